@@ -10,7 +10,7 @@ A third party's store inherits nothing: it has these methods, and proves them by
 `asgi_sessions.testing.StoreConformance`.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -77,7 +77,7 @@ class Store(Protocol):
         """Remove a record, with *expected* only if it has that version. Return whether a live one was removed."""
         ...
 
-    def records(self, *, user_id: str | None = None) -> AsyncIterator[Record]:
+    def records(self, *, user_id: str | None = None) -> AsyncGenerator[Record]:
         """
         Yield all live records, or one user's, in no particular order, each at most once.
 
@@ -106,6 +106,9 @@ class Store(Protocol):
 @runtime_checkable
 class LimitsUsers(Protocol):
     """A store whose `create` and `update` also hold a user to so many sessions, counted and written in one step."""
+
+    limits_users: bool
+    """True: what tells such a store from the others."""
 
     async def create(self, record: Record, *, limit: Limit | None = None) -> bool:
         """Like `Store.create`; where *record* would be one session too many, as *limit* says."""

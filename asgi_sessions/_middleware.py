@@ -1,0 +1,334 @@
+"""
+The only file that knows ASGI messages.
+
+Rule 1: it moves messages and decides nothing: what a session needs is the manager's, how a token travels an extractor's.
+Rule 2: a stranger costs no store call; a skipped request costs nothing at all.
+"""
+
+import fnmatch
+import math
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
+
+import anyio
+
+from asgi_sessions._config import Config
+from asgi_sessions._draft import Issue
+from asgi_sessions._events import Event
+from asgi_sessions._extractors import Answers, Cookie, Found, find
+from asgi_sessions._headers import add_vary, forbid_storing
+from asgi_sessions._manager import SessionManager
+from asgi_sessions._session import Session
+from asgi_sessions._types import ASGIApp, Headers, Message, Receive, Scope, Send
+from asgi_sessions.errors import (
+    CommitConflictError,
+    ConfigError,
+    MiddlewareMissingError,
+    SessionError,
+    SessionWarning,
+    StoreUnavailableError,
+    TooManySessionsError,
+)
+
+_RESPONSE_STARTS = frozenset(
+    {"http.response.start", "websocket.accept", "websocket.http.response.start", "websocket.close"}
+)
+_STATUSES: tuple[tuple[type[SessionError], int], ...] = (
+    (StoreUnavailableError, 503),
+    (CommitConflictError, 409),
+    (TooManySessionsError, 403),
+)
+_ANSWERED = tuple(kind for kind, _ in _STATUSES)
+_TRY_AGAIN_LATER = 1013  # WebSocket close code, RFC 6455 registry
+_SERVER_ERROR = 500
+
+
+class SessionMiddleware:
+    """
+    Gives each request its session: `scope["session"]`, `request.session`, `request.state.session`.
+
+    Args:
+        app: the application inside.
+        config: the settings; all defaults where it is left out.
+        manager: a manager made beforehand, where handlers or jobs use it, too; it brings its own config.
+    """
+
+    def __init__(self, app: ASGIApp, config: Config | None = None, *, manager: SessionManager | None = None) -> None:
+        """Wrap *app*. The store is opened when the application starts, or by the first request that needs it."""
+        if config is not None and manager is not None:
+            message = "SessionMiddleware: give it a config or a manager, not both; SessionManager(config) takes one"
+            raise ConfigError(message)
+        self.app = app
+        self.manager = manager or SessionManager(config)
+        self.config = self.manager.config
+        self._skips = _predicate(self.config)
+        self._vary = tuple(way.vary for way in self.config.sources if way.vary is not None)
+        self._answering = next((way for way in self.config.sources if isinstance(way, Answers)), None)
+        self._has_warned = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+        elif scope["type"] not in ("http", "websocket") or self._skips(scope):
+            await self.app(scope, receive, send)
+        else:
+            found = find(self.config.sources, scope)
+            session = self.manager.defer(found.token)
+            if self.config.load == "eager":
+                await self.manager.fill(session)
+            if found.ambiguous:
+                session._ambiguous = True
+                self.manager.events.emit(Event("ambiguous_token"), "two tokens in one request; see `__Host-` cookies")
+            self._expose(scope, session)
+            await _Exchange(self, scope, receive, send, session, found).run()
+
+    def _expose(self, scope: Scope, session: Session) -> None:
+        state = scope.setdefault("state", {})
+        if isinstance(state.get(self.config.name), Session):
+            message = f"name={self.config.name!r}: another SessionMiddleware has it; give each Config a name of its own"
+            raise ConfigError(message)
+        scope[self.config.name] = state[self.config.name] = session
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Open the store before the application starts, sweep while it runs, close after it has stopped."""
+        try:
+            await self.manager.__aenter__()
+        except ConfigError as error:
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"asgi_sessions: {error}"})
+            return
+        errors: list[Exception] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.manager.sweep_forever)
+
+            async def send_after_close(message: Message) -> None:
+                if message["type"].startswith("lifespan.shutdown."):
+                    group.cancel_scope.cancel()
+                    with anyio.CancelScope(shield=True):
+                        await self.manager.__aexit__()
+                        await send(message)
+                else:
+                    await send(message)
+
+            try:
+                await self.app(scope, receive, send_after_close)
+            except Exception as error:  # raised below, where no task group wraps it
+                errors.append(error)
+            group.cancel_scope.cancel()
+        await self.manager.__aexit__()
+        if errors:
+            raise errors[0]
+
+    def warn_if_dropped(self, way: object, scope: Scope) -> None:
+        """Say once that a browser will drop a `Secure` cookie that comes over plain HTTP; from this machine it will not."""
+        if self._has_warned or not isinstance(way, Cookie) or not way.secure or scope.get("scheme") not in ("http", "ws"):
+            return
+        host = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"host"), "")
+        if not _is_loopback(host):
+            self._has_warned = True
+            message = (
+                f"The cookie {way.name!r} is Secure, and this request came over plain http from {host!r}: the client will "
+                'drop it. In tests, use TestClient(app, base_url="https://testserver"); behind a proxy, make the server '
+                "trust its forwarded headers; without TLS at all, cookie(secure=False)."
+            )
+            warnings.warn(message, SessionWarning, stacklevel=2)
+
+
+class _Replaced(OSError):
+    """Ends a handler whose answer has been replaced by an error, as a vanished client would."""
+
+
+class _Exchange:
+    """One request on its way: what has been sent decides what can still be done."""
+
+    def __init__(  # noqa: PLR0913 - what a request consists of
+        self, middleware: SessionMiddleware, scope: Scope, receive: Receive, send: Send, session: Session, found: Found
+    ) -> None:
+        self.middleware, self.manager, self.config = middleware, middleware.manager, middleware.config
+        self.scope, self.receive, self.raw_send = scope, receive, send
+        self.session, self.found = session, found
+        self.is_websocket = scope["type"] == "websocket"
+        self.is_over = False
+        self.replaced: _Replaced | None = None
+
+    async def run(self) -> None:
+        """Run the application, commit on the way, and settle what is left at its end."""
+        session = self.session
+        try:
+            await self.middleware.app(self.scope, self.receive, self.send)
+        except BaseException as error:
+            if self.replaced is not None and _stems_from(error, self.replaced):
+                return
+            if isinstance(error, _ANSWERED) and self._can_replace():
+                await self._replace(error)
+                await self.manager.abandon(session)
+                return
+            await self._settle()
+            raise
+        else:
+            await self._settle()
+        finally:
+            session._closed = "The request has ended: a change can no longer be saved. `manager.open_id(id)` opens it again."
+
+    async def send(self, message: Message) -> None:
+        """Pass *message* on; before the one that starts the response, commit."""
+        if self.replaced is not None:
+            raise self.replaced
+        if message["type"] in _RESPONSE_STARTS and not self.session._started:
+            message = await self._start(message)
+        if message["type"] == "websocket.close":
+            self.is_over = True
+        await self.raw_send(message)
+
+    async def _start(self, message: Message) -> Message:
+        session = self.session
+        failure = session._seal
+        if isinstance(failure, StoreUnavailableError) and session._accessed and _is_server_error(message):
+            await self._replace_and_stop(failure)
+        way = self._way()
+        session._deliverable = way is not None and message["type"] != "websocket.close"
+        try:
+            answer = await self.manager.commit(session)
+        except _ANSWERED as error:
+            await self._replace_and_stop(error)
+        if session._dropped and self.config.on_gone is not None:
+            await self._answer_instead(self.config.on_gone(self.scope))
+        session._started = True
+        if message["type"] == "websocket.close" or (answer is None and not session._accessed):
+            return message
+        headers: Headers = list(message.get("headers", ()))  # a copy: the response may be used again for someone else
+        if answer is not None and isinstance(way, Answers):
+            if isinstance(answer, Issue):
+                self.middleware.warn_if_dropped(way, self.scope)
+                way.attach(headers, answer.token, answer.max_age)
+            else:
+                way.expire(headers)
+        if session._accessed:
+            add_vary(headers, self.middleware._vary)
+        if answer is not None or (session._was_bound and self.config.no_store == "bound"):
+            forbid_storing(headers)
+        return {**message, "headers": headers}
+
+    def _way(self) -> Answers | None:
+        """Return how a token goes back: the way it came; a new session's, the first that can."""
+        way = self.found.way if self.session._was_known else self.middleware._answering
+        return way if isinstance(way, Answers) else None
+
+    async def _settle(self) -> None:
+        """Commit what was changed after the response had started; without a response only carry out what was ended."""
+        session = self.session
+        if self.replaced is not None or not session._started:
+            await self.manager.abandon(session)
+            return
+        session._deliverable = False
+        try:
+            await self.manager.commit(session)
+        except StoreUnavailableError:
+            pass  # logged where it arose; nobody is left to tell
+
+    def _can_replace(self) -> bool:
+        return not self.session._started or (self.is_websocket and not self.is_over)
+
+    async def _replace_and_stop(self, error: SessionError) -> NoReturn:
+        await self._replace(error)
+        assert self.replaced is not None  # noqa: S101 - `_replace` has set it
+        raise self.replaced from error
+
+    async def _replace(self, error: SessionError) -> None:
+        """Answer with *error* in place of the handler: none of its headers or body leaves."""
+        self.replaced = _Replaced("The session could not be stored, and the client has been told so.")
+        status = next(status for kind, status in _STATUSES if isinstance(error, kind))
+        if self.config.on_error is not None:
+            await self._answer(self.config.on_error(self.scope, error))
+        else:
+            await self._answer(_plain(status, str(error), math.ceil(self.config.store_timeout.total_seconds())))
+
+    async def _answer_instead(self, app: ASGIApp) -> NoReturn:
+        self.replaced = _Replaced("The session had ended, and the client has been told so.")
+        await self._answer(app)
+        raise self.replaced
+
+    async def _answer(self, app: ASGIApp) -> None:
+        if self.is_websocket and (
+            self.session._started or "websocket.http.response" not in self.scope.get("extensions", {})
+        ):
+            await self.raw_send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
+        else:
+            await app(self.scope, self.receive, self.raw_send)
+
+
+class _HasScope(Protocol):
+    @property
+    def scope(self) -> Any: ...
+
+
+def session_from(connection: _HasScope, name: str = "session") -> Session:
+    """
+    Return the session of a request or WebSocket, of Starlette, FastAPI or whatever has a `scope`.
+
+    Counts as access, as `request.session` does. *name* is the `Config`'s.
+    """
+    session = connection.scope.get("state", {}).get(name)
+    if not isinstance(session, Session):
+        message = (
+            f"There is no session {name!r} in this request. Add SessionMiddleware to the application to use sessions: "
+            "outside of every middleware that uses them, which with `add_middleware` means after them; "
+            "and see that `skip` does not name this path."
+        )
+        raise MiddlewareMissingError(message)
+    session.mark_accessed()
+    return session
+
+
+def _predicate(config: Config) -> Callable[[Scope], bool]:
+    skip = config.skip
+    if skip is None:
+        return lambda _: False
+    if callable(skip):
+        return skip
+    matches = re.compile("|".join(fnmatch.translate(pattern) for pattern in skip) or r"(?!)").match
+    return lambda scope: matches(scope["path"]) is not None
+
+
+def _plain(status: int, text: str, retry_after: int) -> ASGIApp:
+    """Return an application that answers with *text*, and when to try again."""
+    body = f"{text}\n".encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"retry-after", str(retry_after).encode()),
+    ]
+
+    async def answer(scope: Scope, _: Receive, send: Send) -> None:
+        prefix = "websocket." if scope["type"] == "websocket" else ""
+        await send({"type": f"{prefix}http.response.start", "status": status, "headers": headers})
+        await send({"type": f"{prefix}http.response.body", "body": body})
+
+    return answer
+
+
+def _is_server_error(message: Message) -> bool:
+    return int(message.get("status", 0)) >= _SERVER_ERROR
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
+    return name in ("localhost", "[::1]") or name.endswith(".localhost") or name.startswith("127.")
+
+
+def _stems_from(error: BaseException, origin: BaseException) -> bool:
+    """Return whether *error* is *origin*, or was raised because of it, alone or in a group."""
+    seen: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        each = pending.pop()
+        if each is origin:
+            return True
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            pending += [each.__cause__, each.__context__, *getattr(each, "exceptions", ())]
+    return False
