@@ -76,7 +76,7 @@ class BoundedStore:
             with anyio.CancelScope(shield=True):
                 try:
                     results.append(await self.ask(work()))
-                except Exception as error:  # raised below, where no task group wraps it
+                except Exception as error:  # noqa: BLE001 - raised below, where no task group wraps it
                     errors.append(error)
 
         async with anyio.create_task_group() as group:

@@ -16,7 +16,7 @@ Data = dict[str, Any]
 class Operation(NamedTuple):
     """A change that can be repeated on whatever value is there then, so that two at once both arrive."""
 
-    verb: Literal["increment", "append", "add", "discard"]
+    verb: Literal["increment", "append", "add", "discard", "take"]
     key: str
     value: Any
 
@@ -34,6 +34,12 @@ class Operation(NamedTuple):
                 held = self._collection(data, (set, list), None)
                 if value in held:
                     held.remove(value)
+            case "take" if key in data:
+                held = self._collection(data, list, None)
+                if value in held:
+                    held.remove(value)
+                if not held:
+                    del data[key]
 
     def _collection(self, data: Data, kind: type | tuple[type, ...], empty: Any) -> Any:
         held = data.get(self.key, empty)
@@ -63,7 +69,8 @@ class Changes:
                 for operation in operations:
                     operation.apply(merged)
             except TypeError:
-                merged[key] = self.results[key]
+                del merged[key]
+                merged |= {key: self.results[key]} if key in self.results else {}
         return merged
 
     def clash(self, base: Data, theirs: Data, encode: EncodeOne) -> str | None:
@@ -88,15 +95,15 @@ def between(base: Data, mine: Data, operations: Sequence[Operation], encode: Enc
     """
     before = {key: encode(key, value) for key, value in base.items()}
     repeated = {}
-    for key in {operation.key for operation in operations} & mine.keys():
+    for key in {operation.key for operation in operations}:
         own = tuple(operation for operation in operations if operation.key == key)
-        if _replayed({key: base[key]} if key in base else {}, key, own, encode) == encode(key, mine[key]):
+        if _replayed({key: base[key]} if key in base else {}, key, own, encode) == _encoded(mine, key, encode):
             repeated[key] = own
     return Changes(
         put={key: mine[key] for key in mine.keys() - repeated.keys() if encode(key, mine[key]) != before.get(key)},
-        dropped=frozenset(before.keys() - mine.keys()),
+        dropped=frozenset(before.keys() - mine.keys() - repeated.keys()),
         repeated=repeated,
-        results={key: mine[key] for key in repeated},
+        results={key: mine[key] for key in repeated if key in mine},
     )
 
 
@@ -105,7 +112,7 @@ def _replayed(data: Data, key: str, operations: Sequence[Operation], encode: Enc
         for operation in operations:
             operation.apply(data)
     except TypeError:
-        return None
+        return b""  # equal to no encoded value, and to no missing one
     return _encoded(data, key, encode)
 
 

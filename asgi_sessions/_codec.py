@@ -80,9 +80,9 @@ def _write_zone(zone: tzinfo | None) -> str | list[Any] | None:
     if type(zone) is ZoneInfo and zone.key:
         return ZoneInfo(zone.key).key  # looked up, since one made from a file may bear a key that nobody finds
     if type(zone) is timezone:
-        _, (offset, *name) = cast("tuple[Any, Any]", zone.__reduce__())  # nothing else tells if it was given a name
+        offset, *name = cast("Any", zone).__getinitargs__()  # nothing else tells whether it was given a name
         return [offset.days, offset.seconds, offset.microseconds, *name]
-    raise ValueError(f"its tzinfo is a {type(zone).__qualname__}: use a ZoneInfo that has a key, or a timezone")
+    raise ValueError(f"its tzinfo is of type {type(zone).__qualname__}: use a ZoneInfo that has a key, or a timezone")
 
 
 def _read_zone(plain: Any) -> tzinfo | None:
@@ -137,7 +137,6 @@ _MARK_BYTE = 0xD4  # what a mark begins with when packed
 _ATOMS = frozenset({type(None), bool, float, bytes})
 _KEYS = _ATOMS | {str, int}
 _VALUES = _KEYS | _LEAVES.keys()
-_BUILTIN = _VALUES | _CONTAINERS.keys() | {list, dict}
 
 
 class _Mark(NamedTuple):
@@ -184,7 +183,7 @@ class Codec:
             decode: its inverse. It will also meet what earlier versions of your application wrote.
         """
         name = type.__qualname__
-        if type in _BUILTIN:
+        if type in _VALUES or type in (list, dict) or type in _CONTAINERS:
             raise ConfigError(f"{name} is kept without being registered: register only types of your own.")
         if type in self._containers:
             raise ConfigError(f"{name} is registered already: register each type once.")
@@ -257,11 +256,17 @@ def _may_have_bytes(packed: bytes) -> bool:
 
 
 def _are_known(values: Iterable[Any]) -> bool:
-    """Return whether *values*, which packb took (so neither a cycle nor too deep), are of the built-in types throughout."""
-    for value in values:
-        kind = type(value)
-        if kind not in _VALUES and (kind not in _BUILTIN or not _are_known(value.values() if kind is dict else value)):
-            return False
+    """Return whether *values*, which packb took (so that there is no cycle), are of the built-in types throughout."""
+    todo = [values]
+    for each in todo:
+        for value in each:
+            kind = type(value)
+            if kind is dict:
+                todo.append(value.values())
+            elif kind is list or kind in _CONTAINERS:
+                todo.append(value)
+            elif kind not in _VALUES:
+                return False
     return True
 
 
@@ -322,7 +327,7 @@ class _Walk:
     def pack(self, data: dict[Any, Any]) -> bytes:
         for key in data:
             if type(key) is not str:
-                raise EncodeError(f"session{_show('[', key)}: its key is a {type(key).__qualname__}: use str here")
+                raise EncodeError(f"session{_show('[', key)}: its key is of type {type(key).__qualname__}: use str")
         try:
             return packb(self._plain(data), None, _FLAGS)
         except RecursionError as error:
@@ -341,7 +346,7 @@ class _Walk:
         if kind is dict:
             return self._dict(value, form)
         if kind not in self._containers:
-            raise self._trail.error(f"is a {kind.__qualname__}: store a plain value, or use Codec.register")
+            raise self._trail.error(f"is of type {kind.__qualname__}: store a plain value, or use Codec.register")
         mark = self._containers[kind].mark
         if kind is tuple:
             return [mark, *self._items(value)]
@@ -371,7 +376,7 @@ class _Walk:
             self._trail.at(form, key)
             if type(key) not in _KEYS:
                 raise self._trail.error(
-                    f"its key is a {type(key).__qualname__}: use str, int, bool, None, float, bytes"
+                    f"its key is of type {type(key).__qualname__}: use str, int, bool, None, float, bytes"
                 )
             keys.append(self._plain(key))
             plain.append(self._plain(item))
@@ -395,8 +400,9 @@ class JSONCodec:
     """
     JSON in UTF-8, to share sessions with programs in other languages.
 
-    Keeps None, bool, int, finite float, str, list, and dict with str keys. Everything else is refused instead of
-    changed, and so is an int of more digits than Python reads back (`sys.set_int_max_str_digits`).
+    Keeps None, bool, int, finite float, str, list, and dict with str keys, 255 containers deep with the session itself.
+    Everything else is refused instead of changed, and so is an int of more digits than Python reads back
+    (`sys.set_int_max_str_digits`).
     """
 
     def encode(self, data: Mapping[str, Any]) -> bytes:
@@ -439,12 +445,12 @@ def _check_json(value: Any, trail: _Trail) -> None:
             trail.at("[", key)
             if kind is dict:
                 if type(key) is not str:
-                    raise trail.error(f"its key is a {type(key).__qualname__}: use str")
+                    raise trail.error(f"its key is of type {type(key).__qualname__}: use str")
                 trail.check(key)
             _check_json(item, trail)
         trail.leave(value)
     else:
-        raise trail.error(f"is a {kind.__qualname__}, which JSON has not")
+        raise trail.error(f"is of type {kind.__qualname__}, which JSON has not")
 
 
 def _check_number(value: float, trail: _Trail) -> None:

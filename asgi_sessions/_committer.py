@@ -15,7 +15,7 @@ from asgi_sessions._changes import between
 from asgi_sessions._clock import Clock
 from asgi_sessions._config import Config
 from asgi_sessions._draft import Expire, draft, issued
-from asgi_sessions._envelope import Terms, unseal
+from asgi_sessions._envelope import unseal
 from asgi_sessions._events import Event, EventName, Events
 from asgi_sessions._reader import Reader
 from asgi_sessions._record import Limit, Record
@@ -30,7 +30,9 @@ from asgi_sessions.errors import (
     TokenUndeliverableError,
 )
 
-_ATTEMPTS = 64  # a lost race means that another commit has won: more losers than this cannot be at once under one timeout
+_ATTEMPTS = (
+    64  # a lost race means that another commit has won: more losers than this cannot be at once under one timeout
+)
 
 Verb = Literal["nothing", "drop", "create", "touch", "update", "log in anew", "delete if empty"]
 
@@ -244,8 +246,7 @@ class Committer:
                 raise CommitConflictError(message)
         dict.clear(session)
         dict.update(session, changes.onto(data))
-        terms = zip(session._terms, mine.envelope.terms, theirs.envelope.terms, strict=True)
-        session._terms = Terms(*(now if now != then else other for now, then, other in terms))
+        session._terms = session._terms.onto(theirs.envelope.terms, base=mine.envelope.terms)
         session._user_id = session._user_id if session._login else held.user_id
         session._known = theirs
         return "again"

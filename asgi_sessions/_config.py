@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args
 
 from asgi_sessions import _durations
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
     from asgi_sessions._envelope import Terms
     from asgi_sessions.stores._base import Store
 
+_SHORTEST = timedelta(milliseconds=1)
 _LONGEST = timedelta(days=36500)  # keeps every sum of an instant and a timeout within what a datetime holds
 _LONGEST_TOUCH_INTERVAL = timedelta(seconds=60)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
-_RESERVED = frozenset(
-    "type asgi http_version method scheme path raw_path query_string root_path headers client server state extensions "
-    "subprotocols app router endpoint path_params route user auth".split()
-)  # what servers and frameworks keep in a scope
+_RESERVED = frozenset(  # what servers and frameworks keep in a scope
+    (
+        *("type", "asgi", "http_version", "method", "scheme", "path", "raw_path", "query_string", "root_path"),
+        *("headers", "client", "server", "state", "extensions", "subprotocols", "app", "router", "endpoint"),
+        *("path_params", "route", "user", "auth"),
+    )
+)
 
 Extractable = Extractor | str | Callable[[Scope], str | None]
 WhenFull = Literal["end-oldest", "refuse"]
@@ -59,13 +64,13 @@ class Config:
     absolute_timeout: timedelta | None = timedelta(hours=24)
     """Ends it this long after log-in, however busy: the limit of NIST SP 800-63B-4 at AAL2."""
     touch_interval: timedelta | None = None
-    """How stale `last_seen` may get, so that reading costs no write: by default a tenth of the idle timeout, at most 60 s."""
+    """How stale `last_seen` may get, so that reading costs no write: a tenth of the idle timeout, at most 60 s."""
     first_life: timedelta = timedelta(minutes=15)
     """How long a new anonymous session lives if its client never returns the token: bots must not fill the store."""
     grace: timedelta = timedelta(seconds=10)
     """How long a replaced token still works, for the requests that were under way with it."""
     store_timeout: timedelta = timedelta(seconds=2)
-    """Longest wait for the store, for a load and for a commit: after it a client gets a 503 rather than a blank page."""
+    """Longest wait for a load and for a commit: after it the client gets a 503 rather than a blank page."""
     max_size: int = 256 * 1024
     """Longest payload in bytes, encoded: what is larger belongs in a database."""
     max_sessions_per_user: int | None = None
@@ -101,7 +106,7 @@ class Config:
         self._warn_of_risks()
 
     def _check_name(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name in _RESERVED:
+        if not _NAME.fullmatch(self.name) or self.name in _RESERVED:
             _refuse("name", self.name, "use letters, digits and '_', and none of the scope's own keys")
         if isinstance(self.store, str) and not self.store:
             _refuse("store", self.store, "use a store or a URL such as 'sqlite:///sessions.db'")
@@ -111,10 +116,10 @@ class Config:
             value = getattr(self, name)
             if value is None and name in ("idle_timeout", "absolute_timeout", "touch_interval"):
                 continue
-            check_span(name, value, least=timedelta(0) if name in ("grace", "touch_interval") else timedelta(milliseconds=1))
+            check_span(name, value, least=timedelta(0) if name in ("grace", "touch_interval") else _SHORTEST)
         if self.idle_timeout is None and self.absolute_timeout is None:
             _refuse("idle_timeout", None, "a session must end some day: set idle_timeout or absolute_timeout")
-        if self.touch_interval is not None and self.idle_timeout is not None and self.touch_interval >= self.idle_timeout:
+        if self.touch_interval and self.idle_timeout and self.touch_interval >= self.idle_timeout:
             _refuse("touch_interval", self.touch_interval, f"use less than idle_timeout, {self.idle_timeout}")
 
     def _check_choices(self) -> None:
@@ -128,7 +133,7 @@ class Config:
         for name in ("on_error", "on_gone"):
             if getattr(self, name) is not None and not callable(getattr(self, name)):
                 _refuse(name, getattr(self, name), "use a function that returns an ASGI application")
-        if isinstance(self.skip, str) or not (self.skip is None or callable(self.skip) or isinstance(self.skip, Sequence)):
+        if isinstance(self.skip, str) or not (callable(self.skip) or isinstance(self.skip, (Sequence, NoneType))):
             _refuse("skip", self.skip, "use a list of patterns such as ['/static/*'], or a function of the scope")
 
     def _warn_of_risks(self) -> None:
@@ -136,7 +141,7 @@ class Config:
             if isinstance(way, Query):
                 _warn(f"query({way.name!r}): tokens in URLs end up in logs and histories; use a header")
             if isinstance(way, Cookie) and not way.secure:
-                _warn(f"cookie {way.name!r} with secure=False travels in the clear; set secure=True wherever there is TLS")
+                _warn(f"cookie {way.name!r} with secure=False travels in the clear: set secure=True where there is TLS")
 
     @property
     def limit(self) -> Limit | None:
@@ -180,8 +185,9 @@ class Config:
         Return a config from `SESSION_*` variables; *overrides* win.
 
         `SESSION_STORE=sqlite:///s.db`, `SESSION_IDLE_TIMEOUT=30m` (`ms`, `s`, `m`, `h`, `d`; a bare number is seconds;
-        `none`), `SESSION_EXTRACTORS=cookie,header:X-Session`, `SESSION_SKIP=/static/*,/health`, `SESSION_MAX_SIZE=65536`.
-        What takes code (`codec`, `on_error`, `on_gone`) is given here. A misspelt variable raises `ConfigError`.
+        `none`), `SESSION_EXTRACTORS=cookie,header:X-Session`, `SESSION_SKIP=/static/*,/health`,
+        `SESSION_MAX_SIZE=65536`. What takes code (`codec`, `on_error`, `on_gone`) is given here. A misspelt
+        variable raises `ConfigError`.
         """
         environ = os.environ if environ is None else environ
         readers = _environment_readers()
@@ -198,7 +204,7 @@ class Config:
         return cls(**(values | overrides))
 
 
-def check_span(name: str, value: object, *, least: timedelta = timedelta(milliseconds=1)) -> timedelta:
+def check_span(name: str, value: object, *, least: timedelta = _SHORTEST) -> timedelta:
     """Return *value* if it is a timeout that can work, else raise `ConfigError`."""
     if not isinstance(value, timedelta):
         fix = f"timedelta(seconds={value})" if isinstance(value, (int, float)) else "timedelta(minutes=30)"

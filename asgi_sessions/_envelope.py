@@ -40,6 +40,10 @@ class Terms(NamedTuple):
     absolute_end: datetime | None = None
     remember: bool | None = None
 
+    def onto(self, theirs: "Terms", *, base: "Terms") -> "Terms":
+        """Return *theirs*, but for what was changed here against *base*."""
+        return theirs._replace(**{name: now for name, now in self._asdict().items() if now != getattr(base, name)})
+
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
@@ -50,7 +54,7 @@ class Envelope:
     issued_at: datetime
     """When the secret was made: a session not seen since has not been returned by its client."""
     previous: Previous | None = None
-    terms: Terms = Terms()
+    terms: Terms = Terms()  # noqa: RUF009 - a tuple: it cannot change
     nonces: bytes = b""
     """Of the last commits, one after the other, newest last."""
 
@@ -97,7 +101,18 @@ def unseal(data: bytes) -> Envelope:
     """Return the envelope in *data*; `DecodeError` where it is corrupt, foreign or of a newer version."""
     try:
         match ormsgpack.unpackb(data):
-            case [1, bytes(payload), bytes(secret_hash), int(issued), previous, auth, idle, end, remember, bytes(nonces)]:
+            case [
+                1,
+                bytes(payload),
+                bytes(secret_hash),
+                int(issued),
+                previous,
+                auth,
+                idle,
+                end,
+                remember,
+                bytes(nonces),
+            ]:
                 return Envelope(
                     payload=payload,
                     secret_hash=secret_hash,

@@ -3,7 +3,8 @@
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 EventName = Literal[
     "created",
@@ -23,10 +24,16 @@ EventName = Literal[
 
 logger = logging.getLogger("asgi_sessions")
 
-_LEVELS = {"corrupt": logging.ERROR, "store_error": logging.ERROR, "ambiguous_token": logging.WARNING, "gone": logging.INFO}
+_LEVELS = {
+    "corrupt": logging.ERROR,
+    "store_error": logging.ERROR,
+    "ambiguous_token": logging.WARNING,
+    "gone": logging.INFO,
+}
 
 
-class Event(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Event:
     """One thing that happened."""
 
     name: EventName
@@ -53,7 +60,9 @@ class Events:
         """Count, log and pass on. What a callback raises is logged: a listener never breaks a request."""
         self.counts[event.name] += event.count
         level = _LEVELS.get(event.name, logging.DEBUG)
-        logger.log(level, "session %s: %s%s", event.session_id or "-", event.name, detail and f" ({detail})", exc_info=cause)
+        logger.log(
+            level, "session %s: %s%s", event.session_id or "-", event.name, detail and f" ({detail})", exc_info=cause
+        )
         for callback in self._listeners.get(event.name, ()):
             try:
                 callback(event)

@@ -9,7 +9,7 @@ Rule 3: every scan takes linear time, whatever the client sends.
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from asgi_sessions._token import parse
 from asgi_sessions._types import Headers, Scope
@@ -82,10 +82,10 @@ class Cookie:
     def __post_init__(self) -> None:
         """Refuse what browsers would drop or OWASP advises against."""
         for problem, message in (
-            (self.samesite not in ("lax", "strict", "none"), f"samesite={self.samesite!r}: use 'lax', 'strict' or 'none'"),
-            (self.samesite == "none" and not self.secure, "samesite='none' needs secure=True: browsers drop the cookie"),
-            (self.partitioned and not self.secure, "partitioned=True needs secure=True: browsers drop the cookie"),
-            (not self.path.startswith("/") or _unsafe(self.path), f"path={self.path!r}: use a path that starts with '/'"),
+            (self.samesite not in get_args(SameSite), f"samesite={self.samesite!r}: use 'lax', 'strict' or 'none'"),
+            (self.samesite == "none" and not self.secure, "samesite='none' needs secure=True: browsers drop it else"),
+            (self.partitioned and not self.secure, "partitioned=True needs secure=True: browsers drop it else"),
+            (not self.path.startswith("/") or _unsafe(self.path), f"path={self.path!r}: begin it with '/'"),
             (self.domain is not None and not _NAME.fullmatch(self.domain), f"domain={self.domain!r}: use a host name"),
         ):
             if problem:
@@ -99,7 +99,8 @@ class Cookie:
             raise ConfigError(f"cookie: name={name!r}: use letters, digits, '-' and '_'")
         if prefix.startswith("__host-") and (not self.secure or self.domain is not None or self.path != "/"):
             raise ConfigError(
-                f"cookie: name={name!r}: '__Host-' needs secure=True, path='/' and no domain; use '__Secure-' with a domain or a path"
+                f"cookie: name={name!r}: '__Host-' needs secure=True, path='/' and no domain; "
+                "use '__Secure-' with a domain or a path"
             )
         if prefix.startswith("__secure-") and not self.secure:
             raise ConfigError(f"cookie: name={name!r}: '__Secure-' needs secure=True; leave the prefix out without it")
@@ -287,7 +288,7 @@ def _resolve_one(given: Any, name: str) -> Extractor:
                 case "bearer" if not detail:
                     return bearer()
             raise ConfigError(
-                f"extractors={given!r}: use 'cookie', 'cookie:NAME', 'header:NAME', 'query:NAME', 'bearer' or an extractor"
+                f"extractors={given!r}: use 'cookie', 'cookie:NAME', 'header:NAME', 'query:NAME' or 'bearer'"
             )
         case Cookie():
             return given.named(name)

@@ -44,10 +44,12 @@ class SessionManager:
     def __init__(self, config: Config | None = None, *, clock: Clock = system_clock) -> None:
         """Find the store. Nothing is opened yet."""
         self.config = config or Config()
-        self.store: Store = store_from_url(self.config.store) if isinstance(self.config.store, str) else self.config.store
+        store = self.config.store
+        self.store: Store = store_from_url(store) if isinstance(store, str) else store
         if self.config.limit and not (isinstance(self.store, LimitsUsers) and self.store.limits_users):
-            message = f"max_sessions_per_user: {type(self.store).__name__} cannot count a user's sessions; leave it None"
-            raise UnsupportedError(message)
+            raise UnsupportedError(
+                f"max_sessions_per_user: {type(self.store).__name__} cannot count them; leave it None"
+            )
         self.events = Events()
         self._clock = clock
         self._bounded = BoundedStore(self.store, self.config.store_timeout)
@@ -114,7 +116,8 @@ class SessionManager:
         others kept winning; `TooManySessionsError`; `StoreUnavailableError` where the store may or may not have it.
         """
         await self._commit(session, deliverable=session._deliverable)
-        answer, session._answer = session._answer, None
+        answer: Answer = session._answer
+        session._answer = None
         return answer
 
     async def save(self, session: Session) -> str | None:
@@ -176,7 +179,9 @@ class SessionManager:
                 if known is not None and data is not None:
                     session = Session(self, self._clock())
                     session._become(known, data)
-                    session._closed = "This session is from a listing: change it in `async with manager.open_id(session.id)`."
+                    session._closed = (
+                        "This session is from a listing: `manager.open_id(session.id)` opens it for changes."
+                    )
                     yield session
 
     async def _records(self, user_id: UserID | None) -> AsyncGenerator[Record]:

@@ -1,7 +1,7 @@
 """
 The only file that knows ASGI messages.
 
-Rule 1: it moves messages and decides nothing: what a session needs is the manager's, how a token travels an extractor's.
+Rule 1: it moves messages; what a session needs is the manager's to decide, how a token travels an extractor's.
 Rule 2: a stranger costs no store call; a skipped request costs nothing at all.
 """
 
@@ -10,7 +10,8 @@ import math
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from contextlib import suppress
+from typing import Any, Protocol
 
 import anyio
 
@@ -115,7 +116,7 @@ class SessionMiddleware:
 
             try:
                 await self.app(scope, receive, send_after_close)
-            except Exception as error:  # raised below, where no task group wraps it
+            except Exception as error:  # noqa: BLE001 - raised below, where no task group wraps it
                 errors.append(error)
             group.cancel_scope.cancel()
         await self.manager.__aexit__()
@@ -123,28 +124,29 @@ class SessionMiddleware:
             raise errors[0]
 
     def warn_if_dropped(self, way: object, scope: Scope) -> None:
-        """Say once that a browser will drop a `Secure` cookie that comes over plain HTTP; from this machine it will not."""
-        if self._has_warned or not isinstance(way, Cookie) or not way.secure or scope.get("scheme") not in ("http", "ws"):
+        """Say once that a browser will drop a `Secure` cookie that comes over plain HTTP from another machine."""
+        plain = scope.get("scheme") in ("http", "ws")
+        if self._has_warned or not plain or not (isinstance(way, Cookie) and way.secure):
             return
         host = next((value.decode("latin-1") for key, value in scope["headers"] if key == b"host"), "")
         if not _is_loopback(host):
             self._has_warned = True
             message = (
-                f"The cookie {way.name!r} is Secure, and this request came over plain http from {host!r}: the client will "
-                'drop it. In tests, use TestClient(app, base_url="https://testserver"); behind a proxy, make the server '
-                "trust its forwarded headers; without TLS at all, cookie(secure=False)."
+                f"The cookie {way.name!r} is Secure, and this request to {host!r} came over plain http: the client drops "
+                'it. In tests, use TestClient(app, base_url="https://testserver"); behind a proxy, make the server trust '
+                "its forwarded headers; without TLS at all, use cookie(secure=False)."
             )
             warnings.warn(message, SessionWarning, stacklevel=2)
 
 
-class _Replaced(OSError):
+class _ReplacedError(OSError):
     """Ends a handler whose answer has been replaced by an error, as a vanished client would."""
 
 
 class _Exchange:
     """One request on its way: what has been sent decides what can still be done."""
 
-    def __init__(  # noqa: PLR0913 - what a request consists of
+    def __init__(  # noqa: PLR0913, PLR0917 - what a request consists of
         self, middleware: SessionMiddleware, scope: Scope, receive: Receive, send: Send, session: Session, found: Found
     ) -> None:
         self.middleware, self.manager, self.config = middleware, middleware.manager, middleware.config
@@ -152,7 +154,7 @@ class _Exchange:
         self.session, self.found = session, found
         self.is_websocket = scope["type"] == "websocket"
         self.is_over = False
-        self.replaced: _Replaced | None = None
+        self.replaced: _ReplacedError | None = None
 
     async def run(self) -> None:
         """Run the application, commit on the way, and settle what is left at its end."""
@@ -171,7 +173,7 @@ class _Exchange:
         else:
             await self._settle()
         finally:
-            session._closed = "The request has ended: a change can no longer be saved. `manager.open_id(id)` opens it again."
+            session._closed = "The request has ended, and saved what it changed: `manager.open_id(id)` opens it again."
 
     async def send(self, message: Message) -> None:
         """Pass *message* on; before the one that starts the response, commit."""
@@ -187,15 +189,17 @@ class _Exchange:
         session = self.session
         failure = session._seal
         if isinstance(failure, StoreUnavailableError) and session._accessed and _is_server_error(message):
-            await self._replace_and_stop(failure)
+            raise await self._replace(failure) from failure
         way = self._way()
         session._deliverable = way is not None and message["type"] != "websocket.close"
         try:
             answer = await self.manager.commit(session)
         except _ANSWERED as error:
-            await self._replace_and_stop(error)
+            raise await self._replace(error) from error
         if session._dropped and self.config.on_gone is not None:
-            await self._answer_instead(self.config.on_gone(self.scope))
+            self.replaced = _ReplacedError("The session had ended, and the client has been told so.")
+            await self._answer(self.config.on_gone(self.scope))
+            raise self.replaced
         session._started = True
         if message["type"] == "websocket.close" or (answer is None and not session._accessed):
             return message
@@ -224,32 +228,21 @@ class _Exchange:
             await self.manager.abandon(session)
             return
         session._deliverable = False
-        try:
+        with suppress(StoreUnavailableError):  # logged where it arose; nobody is left to tell
             await self.manager.commit(session)
-        except StoreUnavailableError:
-            pass  # logged where it arose; nobody is left to tell
 
     def _can_replace(self) -> bool:
         return not self.session._started or (self.is_websocket and not self.is_over)
 
-    async def _replace_and_stop(self, error: SessionError) -> NoReturn:
-        await self._replace(error)
-        assert self.replaced is not None  # noqa: S101 - `_replace` has set it
-        raise self.replaced from error
-
-    async def _replace(self, error: SessionError) -> None:
-        """Answer with *error* in place of the handler: none of its headers or body leaves."""
-        self.replaced = _Replaced("The session could not be stored, and the client has been told so.")
+    async def _replace(self, error: SessionError) -> _ReplacedError:
+        """Answer with *error* in place of the handler, of whose answer nothing leaves; return what ends it."""
+        self.replaced = replaced = _ReplacedError("The session could not be stored, and the client has been told so.")
         status = next(status for kind, status in _STATUSES if isinstance(error, kind))
         if self.config.on_error is not None:
             await self._answer(self.config.on_error(self.scope, error))
         else:
             await self._answer(_plain(status, str(error), math.ceil(self.config.store_timeout.total_seconds())))
-
-    async def _answer_instead(self, app: ASGIApp) -> NoReturn:
-        self.replaced = _Replaced("The session had ended, and the client has been told so.")
-        await self._answer(app)
-        raise self.replaced
+        return replaced
 
     async def _answer(self, app: ASGIApp) -> None:
         if self.is_websocket and (

@@ -34,7 +34,7 @@ class Reader:
             self._events.emit(Event("store_error", id), "at load", error)
             session._hide(error)
             return
-        known = record and self.known(record, secret)
+        known = self.known(record, secret) if record is not None else None
         if known is None:
             self._events.emit(Event("unknown_token", id))
         elif known.standing == "superseded":

@@ -136,7 +136,7 @@ class Session(TrackedDict):
         self._started = False
         self._closed: str | None = None  # why it can no longer be changed
         self._seal: Exception | None = None  # why it cannot be read
-        self._answer: object = None  # what the client is to be told, until it was
+        self._answer: Any = None  # what the client is to be told, until it was
 
     # What it is
 
@@ -219,8 +219,7 @@ class Session(TrackedDict):
     @absolute_end.setter
     def absolute_end(self, value: datetime | None) -> None:
         if value is not None and value.tzinfo is None:
-            message = f"absolute_end={value!r}: use an aware datetime, such as datetime.now(UTC) + timedelta(days=1)"
-            raise ValueError(message)
+            raise ValueError(f"absolute_end={value!r}: use an aware datetime, such as datetime.now(UTC) + timedelta(1)")
         self._change()
         self._terms = self._terms._replace(absolute_end=value)
 
@@ -257,7 +256,7 @@ class Session(TrackedDict):
         self._end("logout")
 
     def destroy(self) -> None:
-        """End the session: its record is deleted and the client's token expired. What is written next begins another."""
+        """End the session: its record is deleted, the client's token expired. What is written next begins another."""
         self._end("destroyed")
 
     def clear(self) -> None:
@@ -318,9 +317,7 @@ class Session(TrackedDict):
         self._read()
         messages = [Flash(*each) for each in dict.get(self, _FLASHES, ())]
         for flash in messages:
-            self.discard(_FLASHES, list(flash))
-        if messages and not dict.__getitem__(self, _FLASHES):
-            del self[_FLASHES]
+            self._operate(Operation("take", _FLASHES, list(flash)))
         return messages
 
     def __repr__(self) -> str:
@@ -342,8 +339,7 @@ class Session(TrackedDict):
     def _change(self, *, issues: bool = False) -> None:
         self._check_open()
         if self._started and (issues or (self._known is None and not self._gone)):
-            message = "The response has started: the token of a new session can no longer reach the client. Change it before."
-            raise ResponseStartedError(message)
+            raise ResponseStartedError("The response has started: a new token can no longer reach the client.")
 
     def _operate(self, operation: Operation) -> None:
         self._change()
@@ -387,7 +383,8 @@ class Session(TrackedDict):
 
     def _hide(self, reason: Exception) -> None:
         dict.clear(self)
-        dict.__setitem__(self, Seal(), Seal())  # type: ignore[index]  # no key of the application's can be this one
+        storage: dict[Any, Any] = self
+        dict.__setitem__(storage, Seal(), Seal())  # no key of an application's can be this one
         self._seal = reason
 
     def _encoded(self) -> bytes:
@@ -401,12 +398,7 @@ class Session(TrackedDict):
     def _is_modified(self) -> bool:
         if self._known is None:
             return self._login or dict.__len__(self) > 0
-        return (
-            self._login
-            or self._regenerate
-            or self._terms != self._known.envelope.terms
-            or self._data_is_modified()
-        )
+        return self._login or self._regenerate or self._terms != self._known.envelope.terms or self._data_is_modified()
 
     def _data_is_modified(self) -> bool:
         return self._known is not None and self._encoded() != self._known.envelope.payload

@@ -55,7 +55,7 @@ class TrackedDict(dict[str, Any]):
         self._read()
         return dict.__ne__(self, other)
 
-    __hash__ = None  # type: ignore[assignment]  # like every dict
+    __hash__ = None  # like every dict
 
     def keys(self) -> Any:
         """Return a view of the keys."""
@@ -112,12 +112,13 @@ class TrackedDict(dict[str, Any]):
             self[key] = default
         return dict.__getitem__(self, key)
 
-    def update(self, *others: Mapping[str, Any] | Iterable[tuple[str, Any]], **values: Any) -> None:
+    def update(  # type: ignore[override]  # one signature for the three overloads of dict
+        self, *others: Mapping[str, Any] | Iterable[tuple[str, Any]], **values: Any
+    ) -> None:
         """Set many keys at once."""
         self._change()
         dict.update(self, *others, **values)
 
-    def __ior__(self, other: Any) -> Self:
+    def __ior__(self, other: Any) -> Self:  # type: ignore[override]  # in place, where `|` copies
         self.update(other)
         return self
-

@@ -41,7 +41,7 @@ class Store(Protocol):
         ...
 
     async def load_many(self, ids: Sequence[str]) -> list[Record | None]:
-        """Return what `load` would for each of *ids*, in their order, in one round trip. A bad ID spoils only itself."""
+        """Return what `load` would for each of *ids*, in order, in one round trip. A bad ID spoils only itself."""
         ...
 
     async def create(self, record: Record) -> bool:
