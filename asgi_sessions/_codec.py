@@ -137,6 +137,8 @@ _MARK_BYTE = 0xD4  # what a mark begins with when packed
 _ATOMS = frozenset({type(None), bool, float, bytes})
 _KEYS = _ATOMS | {str, int}
 _VALUES = _KEYS | _LEAVES.keys()
+_JSON = frozenset({type(None), bool, float, int, str})
+_HOLDERS = _CONTAINERS.keys() | {list, dict}
 
 
 class _Mark(NamedTuple):
@@ -183,7 +185,7 @@ class Codec:
             decode: its inverse. It will also meet what earlier versions of your application wrote.
         """
         name = type.__qualname__
-        if type in _VALUES or type in (list, dict) or type in _CONTAINERS:
+        if type in _VALUES or type in _HOLDERS:
             raise ConfigError(f"{name} is kept without being registered: register only types of your own.")
         if type in self._containers:
             raise ConfigError(f"{name} is registered already: register each type once.")
@@ -202,7 +204,7 @@ class Codec:
             packed = packb(plain, self._default, _FLAGS)
         except ormsgpack.MsgpackEncodeError:
             packed = b""
-        if not packed or (_may_have_bytes(packed) and not _are_known(plain.values())):
+        if not packed or (_may_have_bytes(packed) and not _are_all(_VALUES, plain.values())):
             packed = _Walk(self._containers).pack(plain)
         return _frame.pack(_FIRST, len(packed)) + packed
 
@@ -252,21 +254,20 @@ class Codec:
 
 def _may_have_bytes(packed: bytes) -> bool:
     """Return whether bytes may be in *packed*; if so, a bytearray or memoryview may be, which packb takes for bytes."""
-    return 0xC4 in packed or 0xC5 in packed or 0xC6 in packed  # noqa: PLR2004  what they begin with
+    # What they begin with: up to 255 bytes, up to 65535, and more. So a short text or number is seldom suspected.
+    size = len(packed)
+    return 0xC4 in packed or (size > 0xFF and 0xC5 in packed) or (size > 0xFFFF and 0xC6 in packed)  # noqa: PLR2004
 
 
-def _are_known(values: Iterable[Any]) -> bool:
-    """Return whether *values*, which packb took (so that there is no cycle), are of the built-in types throughout."""
-    todo = [values]
+def _are_all(kinds: frozenset[type], values: Iterable[Any]) -> bool:
+    """Return whether *values*, and all in containers among them, are of *kinds*. packb took them: there is no cycle."""
+    todo, known = [values], kinds | _HOLDERS
     for each in todo:
-        for value in each:
-            kind = type(value)
-            if kind is dict:
-                todo.append(value.values())
-            elif kind is list or kind in _CONTAINERS:
-                todo.append(value)
-            elif kind not in _VALUES:
-                return False
+        if kinds.issuperset(map(type, each)):
+            continue
+        if not known.issuperset(map(type, each)):
+            return False
+        todo += [item.values() if type(item) is dict else item for item in each if type(item) in _HOLDERS]
     return True
 
 
@@ -333,7 +334,7 @@ class _Walk:
         except RecursionError as error:
             raise self._trail.error("is nested too deep for what is left of the stack") from error
 
-    def _plain(self, value: Any, form: str = "[") -> Any:  # noqa: PLR0911  a line for each kind of value
+    def _plain(self, value: Any, form: str = "[") -> Any:
         kind = type(value)
         if kind is str:
             return self._trail.check(value)
@@ -408,6 +409,11 @@ class JSONCodec:
     def encode(self, data: Mapping[str, Any]) -> bytes:
         """Return *data* as bytes, equal bytes for equal data. `EncodeError` names the path of what JSON cannot hold."""
         plain = data if type(data) is dict else dict(data)
+        try:
+            if _is_json(plain):
+                return _json_encoder.encode(plain).encode()
+        except (TypeError, ValueError):  # a number that JSON has not, or a value of ormsgpack's: the walk finds where
+            pass
         trail = _Trail()
         try:
             _check_json(plain, trail)
@@ -429,6 +435,15 @@ class JSONCodec:
         if "\\u" in text:  # the only way to write a lone surrogate
             _check_json(value, _Trail())
         return value
+
+
+def _is_json(data: dict[str, Any]) -> bool:
+    """Return whether JSON holds *data*, numbers aside. No is not certain; packing is the quickest check of types."""
+    try:
+        packed = packb(data, None, _FLAGS)
+    except ormsgpack.MsgpackEncodeError:
+        return False
+    return not _may_have_bytes(packed) or _are_all(_JSON, data.values())
 
 
 def _check_json(value: Any, trail: _Trail) -> None:

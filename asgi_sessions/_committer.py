@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from asgi_sessions._bounded import BoundedStore
-from asgi_sessions._changes import between
+from asgi_sessions._changes import Changes, between
 from asgi_sessions._clock import Clock
 from asgi_sessions._config import Config
 from asgi_sessions._draft import Expire, draft, issued
@@ -74,7 +74,7 @@ class Committer:
         except StoreUnavailableError as error:
             self._tell("store_error", session, "at destroy", error)
 
-    def _plan(self, session: Session) -> tuple[Verb, bytes]:
+    def _plan(self, session: Session) -> tuple[Verb, bytes]:  # noqa: PLR0911 - one for each verb
         """Decide what to do about the session as it stands, and encode what would be written."""
         known = session._known
         if session._seal is not None:
@@ -112,19 +112,16 @@ class Committer:
 
     async def _carry_out(self, session: Session, verb: Verb, payload: bytes) -> None:
         await self._delete_ended(session)
-        match verb:
-            case "create":
-                await self._create(session, payload)
-            case "update":
-                await self._update(session, payload)
-            case "log in anew":
-                await self._log_in_anew(session)
-            case "delete if empty":
-                await self._delete_if_empty(session)
-            case "drop":
-                self._drop(session)
-            case _:
-                pass  # only something to delete
+        if verb == "create":
+            await self._create(session, payload)
+        elif verb == "update":
+            await self._update(session, payload)
+        elif verb == "log in anew":
+            await self._log_in_anew(session)
+        elif verb == "delete if empty":
+            await self._delete_if_empty(session)
+        elif verb == "drop":
+            self._drop(session)
 
     async def _delete_ended(self, session: Session) -> None:
         """Delete what the request ended. Only who ended it tells the client: another has a newer token by now."""
@@ -217,12 +214,8 @@ class Committer:
 
     async def _log_in_anew(self, session: Session) -> None:
         """Log in to a new session: another request's log-in or regeneration has won the one that was loaded."""
-        lost, user, terms = session._known, session._user_id, session._terms
-        brought = {}
-        if lost is not None and (base := self._reader.data(lost)) is not None:
-            brought = between(base, session.copy(), session._operations, self._encode_one).added_to(
-                self._reader.data(lost) or {}
-            )
+        user, terms, base = session._user_id, session._terms, self._base(session)
+        brought = self._changes(session).added_to(base)
         session._become_stranger()
         session._user_id, session._terms, session._login = user, terms, True
         dict.update(session, brought)
@@ -231,19 +224,18 @@ class Committer:
     def _rebase(self, session: Session, held: Record) -> Literal["again", "gone", "anew"]:
         """Put the session's changes on top of what the store holds now, if its secret still opens that."""
         mine = session._known
-        theirs = self._reader.known(held, mine and mine.secret)
+        assert mine is not None  # noqa: S101 - only a known session loses a race
+        theirs = self._reader.known(held, mine.secret)
         if session._login and (theirs is None or theirs.standing != "current") and self._reader.known(held, None):
             return "anew"
-        data, base = theirs and self._reader.data(theirs), mine and self._reader.data(mine)
-        if mine is None or theirs is None or theirs.standing == "superseded" or data is None or base is None:
+        data = self._reader.data(theirs) if theirs is not None else None
+        if theirs is None or data is None or theirs.standing == "superseded":
             return "gone"
         self._tell("conflict", session)
-        changes = between(base, session.copy(), session._operations, self._encode_one)
-        if self._config.conflicts == "raise":
-            key = changes.clash(self._reader.data(mine) or {}, data, self._encode_one)
-            if key is not None:
-                message = f"Another request has changed session[{key!r}] since this one loaded it."
-                raise CommitConflictError(message)
+        changes = self._changes(session)
+        if self._config.conflicts == "raise" and (key := changes.clash(self._base(session), data, self._encode_one)):
+            message = f"Another request has changed session[{key!r}] since this one loaded it."
+            raise CommitConflictError(message)
         dict.clear(session)
         dict.update(session, changes.onto(data))
         session._terms = session._terms.onto(theirs.envelope.terms, base=mine.envelope.terms)
@@ -299,6 +291,13 @@ class Committer:
         """Return whether a write that was not answered has been carried out: the record has its nonce."""
         held = await self._bounded.ask_patiently(self._store.load(id))
         return held is not None and _has(held, nonce)
+
+    def _base(self, session: Session) -> dict[str, Any]:
+        """Return the data that were loaded, each time anew."""
+        return (session._known and self._reader.data(session._known)) or {}
+
+    def _changes(self, session: Session) -> Changes:
+        return between(self._base(session), session.copy(), session._operations, self._encode_one)
 
     def _limit(self, record: Record) -> Mapping[str, Any]:
         limit: Limit | None = self._config.limit

@@ -12,7 +12,7 @@ from asgi_sessions._config import Config
 from asgi_sessions._envelope import Envelope, Previous, add_nonce, seal
 from asgi_sessions._record import Record
 from asgi_sessions._session import Known, Session
-from asgi_sessions._token import Token, hash_secret
+from asgi_sessions._token import Secret, Token, hash_secret
 
 _LONGEST_MAX_AGE = timedelta(days=400)  # RFC 6265bis, section 5.5: browsers cap it there
 
@@ -36,7 +36,7 @@ class Expire(NamedTuple):
 Answer = Issue | Expire | None
 
 
-def draft(session: Session, payload: bytes, *, secret: str | None, nonce: bytes, now: datetime) -> Known:
+def draft(session: Session, payload: bytes, *, secret: Secret | None, nonce: bytes, now: datetime) -> Known:
     """Return *session* as it is to be stored, under a new *secret* or the one it has."""
     before, config = session._known, session._engine.config
     seen_at = _seen_at(session, now)
@@ -75,7 +75,7 @@ def issued(before: Known | None, after: Known, config: Config, now: datetime) ->
     return Issue(str(Token(after.record.id, after.secret)), max_age) if is_new or moved else None
 
 
-def _known(record: Record, envelope: Envelope, secret: str | None) -> Known:
+def _known(record: Record, envelope: Envelope, secret: Secret | None) -> Known:
     return Known(replace(record, data=seal(envelope)), envelope, secret, "current")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import ormsgpack
 
 from asgi_sessions._clock import from_microseconds, to_microseconds
-from asgi_sessions._token import hash_secret, same_hash
+from asgi_sessions._token import Secret, hash_secret, same_hash
 from asgi_sessions.errors import DecodeError
 
 _FORMAT = 1
@@ -58,7 +58,7 @@ class Envelope:
     nonces: bytes = b""
     """Of the last commits, one after the other, newest last."""
 
-    def standing(self, secret: str, now: datetime) -> Standing | None:
+    def standing(self, secret: Secret, now: datetime) -> Standing | None:
         """Return what *secret* opens at the instant *now*; None where it is not one of this session's."""
         presented = hash_secret(secret)
         if same_hash(presented, self.secret_hash):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
-from asgi_sessions._token import parse
+from asgi_sessions._token import Token, parse
 from asgi_sessions._types import Headers, Scope
 from asgi_sessions.errors import ConfigError
 
@@ -48,7 +48,7 @@ class Answers(Protocol):
 class Found(NamedTuple):
     """What the extractors make of a request."""
 
-    token: str | None
+    token: Token | None
     """None for a stranger, and where two tokens disagree."""
     way: Extractor | None
     ambiguous: bool
@@ -59,11 +59,12 @@ def find(extractors: Sequence[Extractor], scope: Scope) -> Found:
     token, way = None, None
     for extractor in extractors:
         for candidate in extractor.extract(scope):
-            if candidate == token or parse(candidate) is None:
+            other = parse(candidate)
+            if other is None or other == token:
                 continue
             if token is not None:
                 return Found(None, None, ambiguous=True)
-            token, way = candidate, extractor
+            token, way = other, extractor
     return Found(token, way, ambiguous=False)
 
 
@@ -274,7 +275,7 @@ def resolve(given: Any, name: str) -> tuple[Extractor, ...]:
     return tuple(_resolve_one(one, name) for one in several)
 
 
-def _resolve_one(given: Any, name: str) -> Extractor:
+def _resolve_one(given: Any, name: str) -> Extractor:  # noqa: PLR0911 - one for each spelling
     match given:
         case str():
             kind, _, detail = given.partition(":")

@@ -22,7 +22,7 @@ from asgi_sessions._events import Event, EventName, Events
 from asgi_sessions._reader import Reader
 from asgi_sessions._record import Record
 from asgi_sessions._session import Session, UserID, user_text
-from asgi_sessions._token import parse
+from asgi_sessions._token import Token, parse
 from asgi_sessions.errors import NotLoadedError, StoreUnavailableError, UnsupportedError
 from asgi_sessions.stores import store_from_url
 from asgi_sessions.stores._base import LimitsUsers, Store
@@ -76,16 +76,16 @@ class SessionManager:
 
     # One request
 
-    async def load(self, token: str | None = None) -> Session:
+    async def load(self, token: str | Token | None = None) -> Session:
         """Return the session of *token*: a stranger's where there is none, or it is unknown, expired or malformed."""
         session = self.defer(token)
         await self.fill(session)
         return session
 
-    def defer(self, token: str | None = None) -> Session:
+    def defer(self, token: str | Token | None = None) -> Session:
         """Return a session that `await session.load()` loads; a stranger's needs no loading."""
         session = Session(self, self._clock())
-        session._token = parse(token) if token else None
+        session._token = parse(token) if isinstance(token, str) else token
         if session._token is not None:
             session._hide(NotLoadedError("This session is loaded lazily: `await session.load()` before its first use."))
         return session

@@ -154,6 +154,7 @@ class _Exchange:
         self.session, self.found = session, found
         self.is_websocket = scope["type"] == "websocket"
         self.is_over = False
+        self.has_failed = False
         self.replaced: _ReplacedError | None = None
 
     async def run(self) -> None:
@@ -196,6 +197,12 @@ class _Exchange:
             answer = await self.manager.commit(session)
         except _ANSWERED as error:
             raise await self._replace(error) from error
+        except SessionError:
+            if not self.has_failed:
+                self.has_failed = True
+                raise
+            await self.manager.abandon(session)  # this is the error page, which goes out without what cannot be saved
+            answer, session._answer = session._answer, None
         if session._dropped and self.config.on_gone is not None:
             self.replaced = _ReplacedError("The session had ended, and the client has been told so.")
             await self._answer(self.config.on_gone(self.scope))
@@ -210,15 +217,14 @@ class _Exchange:
                 way.attach(headers, answer.token, answer.max_age)
             else:
                 way.expire(headers)
-        if session._accessed:
-            add_vary(headers, self.middleware._vary)
+        add_vary(headers, self.middleware._vary)
         if answer is not None or (session._was_bound and self.config.no_store == "bound"):
             forbid_storing(headers)
         return {**message, "headers": headers}
 
     def _way(self) -> Answers | None:
         """Return how a token goes back: the way it came; a new session's, the first that can."""
-        way = self.found.way if self.session._was_known else self.middleware._answering
+        way: object = self.found.way if self.session._was_known else self.middleware._answering
         return way if isinstance(way, Answers) else None
 
     async def _settle(self) -> None:

@@ -14,6 +14,7 @@ from asgi_sessions._envelope import unseal
 from asgi_sessions._events import Event, Events
 from asgi_sessions._record import Record
 from asgi_sessions._session import Known, Session
+from asgi_sessions._token import Secret
 from asgi_sessions.errors import DecodeError, StoreUnavailableError
 
 
@@ -24,7 +25,7 @@ class Reader:
         """Read from *bounded*; the time of *clock* decides what is over."""
         self._config, self._bounded, self._events, self._clock = config, bounded, events, clock
 
-    async def read(self, session: Session, id: str, secret: str | None) -> None:
+    async def read(self, session: Session, id: str, secret: Secret | None) -> None:
         """Make *session* what the store holds under *id*, if *secret* opens it; None opens any."""
         session._become_stranger()
         try:
@@ -43,7 +44,7 @@ class Reader:
         elif (data := self.data(known)) is not None:
             session._become(known, data)
 
-    def known(self, record: Record, secret: str | None) -> Known | None:
+    def known(self, record: Record, secret: Secret | None) -> Known | None:
         """Return *record* as *secret* opens it; None if it does not, or the record is over or cannot be read."""
         now = self._clock()
         try:

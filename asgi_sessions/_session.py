@@ -15,7 +15,7 @@ from asgi_sessions._changes import Operation
 from asgi_sessions._config import Config, check_span
 from asgi_sessions._envelope import Envelope, Standing, Terms
 from asgi_sessions._record import Record
-from asgi_sessions._token import Token, new_id
+from asgi_sessions._token import Secret, Token, new_id
 from asgi_sessions._tracked import TrackedDict
 from asgi_sessions.errors import ResponseStartedError, SessionClosedError
 
@@ -50,7 +50,7 @@ class Known(NamedTuple):
 
     record: Record
     envelope: Envelope
-    secret: str | None
+    secret: Secret | None
     """The half of the token that only the client has; None where the session was opened by its ID."""
     standing: Standing
 

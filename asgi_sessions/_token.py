@@ -19,11 +19,21 @@ _NONCE_BYTES = 8  # told apart only from the seven others of its record
 _TOKEN = re.compile(r"([A-Za-z0-9_-]{21}[AQgw])\.([A-Za-z0-9_-]{42}[AEIMQUYcgkosw048])", re.ASCII)
 
 
+class Secret(str):
+    """The half of a token that proves it. Tracebacks and logs show reprs: this one shows nothing."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        """Return a form that is safe to log."""
+        return "Secret(…)"
+
+
 class Token(NamedTuple):
     """What a client holds. `str(token)` is for the client alone; its repr shows the public half."""
 
     id: str
-    secret: str
+    secret: Secret
 
     def __str__(self) -> str:
         """Return the token as the client sends it."""
@@ -39,9 +49,9 @@ def new_id() -> str:
     return secrets.token_urlsafe(_ID_BYTES)
 
 
-def new_secret() -> str:
+def new_secret() -> Secret:
     """Return a new secret, 43 characters."""
-    return secrets.token_urlsafe(_SECRET_BYTES)
+    return Secret(secrets.token_urlsafe(_SECRET_BYTES))
 
 
 def new_nonce() -> bytes:
@@ -52,10 +62,10 @@ def new_nonce() -> bytes:
 def parse(text: str) -> Token | None:
     """Return *text* as a token, or None where it has not the form of one we issue. Takes linear time."""
     match = _TOKEN.fullmatch(text)
-    return Token(match[1], match[2]) if match else None
+    return Token(match[1], Secret(match[2])) if match else None
 
 
-def hash_secret(secret: str) -> bytes:
+def hash_secret(secret: Secret) -> bytes:
     """Return what is kept of *secret*, 32 bytes."""
     return hashlib.sha256(secret.encode("ascii")).digest()
 

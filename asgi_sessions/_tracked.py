@@ -15,12 +15,10 @@ class TrackedDict(dict[str, Any]):
     __slots__ = ()
 
     def _read(self) -> None:
-        """Note an access, or refuse it."""
-        raise NotImplementedError
+        """Note an access, or refuse it: by raising."""
 
     def _change(self) -> None:
-        """Note a change that is about to be made, or refuse it."""
-        raise NotImplementedError
+        """Note a change that is about to be made, or refuse it: by raising."""
 
     def __getitem__(self, key: str) -> Any:
         self._read()

@@ -6,9 +6,9 @@ Rule 2: no test waits for an expiry: it creates a record whose `expires_at` has 
 
 One class, however long: it is inherited as a whole, and read promise by promise.
 """
-# ruff: noqa: S101, PLR0904, PLR2004  `assert` is how a test speaks; a promise is a method, its number the point
+# ruff: noqa: S101, PLR2004  `assert` is how a test speaks; a promise is a method, its number the point
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -88,12 +88,13 @@ def successor(record: Record, **changes: Any) -> Record:
     return replace(record, **{"version": record.version + 1, **changes})
 
 
-async def every(records: AsyncIterator[Record]) -> list[Record]:
+async def every(records: AsyncGenerator[Record, None]) -> list[Record]:
     """Return all *records*; a listing that does not end fails."""
     found: list[Record] = []
-    async for each in records:
-        found.append(each)
-        assert len(found) <= _ENDLESS, "records() does not end"
+    async with aclosing(records):
+        async for each in records:
+            found.append(each)
+            assert len(found) <= _ENDLESS, "records() does not end"
     return found
 
 
@@ -366,12 +367,15 @@ class StoreConformance:
         await store.create(record)
 
         async def increment(number: int) -> None:
-            held: Record | None = record
-            while held is not None:
-                mine = successor(held, data=b"%d" % (int(held.data) + 1), seen_at=record.seen_at + number * _MICROSECOND)
-                held = await store.update(mine, expected=held.version)
-                if held == mine:
+            held = record
+            while True:
+                changes = {"data": b"%d" % (int(held.data) + 1), "seen_at": record.seen_at + number * _MICROSECOND}
+                mine = successor(held, **changes)
+                winner = await store.update(mine, expected=held.version)
+                if winner == mine:
                     return
+                assert winner is not None
+                held = winner
 
         await together(increment)
 
@@ -681,7 +685,7 @@ class StoreConformance:
             await store.create(record)
         gone, listed = set[str](), list[str]()
 
-        async with aclosing(cast("Any", store.records(user_id=user_id))) as listing:
+        async with aclosing(store.records(user_id=user_id)) as listing:
             async for each in listing:
                 listed.append(each.id)
                 assert len(listed) <= _ENDLESS, "records() does not end"
@@ -778,7 +782,7 @@ class StoreConformance:
         assert await every(store.records()) == []
 
     async def test_delete_user_keeps_one(self, store: Store) -> None:
-        """"Log out everywhere else" leaves the session that asked."""
+        """To log out everywhere else leaves the session that asked."""
         kept, other = new_record(user_id="ann"), new_record(user_id="ann")
         await store.create(kept)
         await store.create(other)
@@ -972,7 +976,7 @@ class StoreConformance:
 
         assert [each.id for each in await every(store.records())] == [record.id]
 
-    # optional: limits
+    # Optional: a limit of sessions for each user
 
     async def test_a_limit_ends_the_oldest(self, store: Store) -> None:
         """With "end-oldest" the sessions created first make room."""
@@ -1082,7 +1086,7 @@ class StoreConformance:
         assert given.count(TooManySessionsError) == _RACERS - given.count(True)
         assert len(await every(store.records(user_id="ann"))) == 3
 
-    # optional: news
+    # Optional: news of sessions that end
 
     async def test_a_watcher_hears_of_ended_sessions(self, store: Store) -> None:
         """Each way to end a session is news, by its ID, and what merely changed is not."""

@@ -82,7 +82,7 @@ async def _log_in(manager: SessionManager, user_id: UserID, data: dict[str, Any]
         session.login(user_id)
         token = await session.save()
         if token is None:
-            raise ConfigError(f"user_id={user_id!r}: the log-in was revoked while it was under way")
+            raise ConfigError(f"user_id={user_id!r}: was revoked at this instant; let the clock go on before")
         return session.id, token
 
 

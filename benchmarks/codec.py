@@ -2,7 +2,7 @@
 What the codecs cost, and what they keep: `python -m benchmarks.codec`.
 
 Every round measures each contender once, one after the other, so that a slow moment of the machine falls on all alike.
-The last column is tried, not claimed: how many of the values that a session may hold come back equal and of the same type.
+The last column is tried, not claimed: how many of the values that a session may hold come back equal, of the same type.
 """
 
 import importlib
@@ -146,7 +146,7 @@ def main() -> None:
     types = kept_types()
     kept = {each.name: [name for name, value in types.items() if keeps(each, value)] for each in found}
     print(f"Python {sys.version.split()[0]}; µs a call, median of {ROUNDS} interleaved rounds (quartiles)")
-    print(f"{'session':>8}  {'codec':16}{'bytes':>7}  {'encode':28}{'decode':28}{'both':28}kept unchanged")
+    print(f"{'session':>8}  {'codec':16}{'bytes':>7}  {'encode':30}{'decode':30}{'both':30}kept unchanged")
     for label, size in [("200 B", 200), ("4 kB", 4_000), ("64 kB", 64_000)]:
         data = session(size)
         rounds: list[tuple[Contender, Callable[[], float], Callable[[], float], list[tuple[float, float]]]] = []
@@ -160,13 +160,11 @@ def main() -> None:
         for each, _, _, times in rounds:
             encodes, decodes = ([time[i] for time in times] for i in (0, 1))
             both = [sum(pair) for pair in times]
-            columns = "".join(f"{show(column):28}" for column in (encodes, decodes, both))
+            columns = "".join(f"{show(column):30}" for column in (encodes, decodes, both))
             count = f"{len(kept[each.name])} of {len(types)}"
             print(f"{label:>8}  {each.name:16}{len(each.encode(data)):7}  {columns}{count}")
     for name, names in kept.items():
-        print(
-            f"\n{name} does not keep: {', '.join(each for each in types if each not in names) or 'nothing is missing'}"
-        )
+        print(f"\n{name} does not keep: {'; '.join(each for each in types if each not in names) or '(nothing)'}")
     for line in missing:
         print(f"\n{line}")
 

@@ -63,12 +63,13 @@ CurrentUser = Annotated[str, Depends(current_user)]
 def home(session: CurrentSession) -> HTMLResponse:
     """Show the visits and the cart."""
     visits = session.increment("visits")  # an operation: two requests at once count two
-    cart = [f"<li>{escape(item)} {button('/cart/remove', 'Remove', item=item)}</li>" for item in session.get("cart", [])]
+    cart = session.get("cart", [])
+    items = [f"<li>{escape(item)} {button('/cart/remove', 'Remove', item=item)}</li>" for item in cart]
     return page(
         session,
         "Home",
         f"<p>Visits in this session: <strong>{visits}</strong></p>",
-        f"<h2>Cart</h2><ul>{''.join(cart) or '<li>Nothing yet</li>'}</ul>",
+        f"<h2>Cart</h2><ul>{''.join(items) or '<li>Nothing yet</li>'}</ul>",
         '<form method="post" action="/cart">',
         '<label>Item <input name="item" required maxlength="40"></label> <button>Add</button></form>',
     )
@@ -98,7 +99,7 @@ def log_in_page(session: CurrentSession) -> HTMLResponse:
         f"<p>This is a demo: any name will do, the password is <code>{PASSWORD}</code>.</p>",
         '<form method="post" action="/login">',
         '<p><label>Name <input name="name" required maxlength="40" autocomplete="username"></label></p>',
-        '<p><label>Password <input name="password" type="password" required autocomplete="current-password"></label></p>',
+        '<p><label>Password <input name="password" type="password" required></label></p>',
         '<p><label><input name="remember" type="checkbox"> Remember me for 30 days</label></p>',
         "<p><button>Log in</button></p></form>",
     )
@@ -132,11 +133,11 @@ def log_out(session: CurrentSession) -> RedirectResponse:
 @app.get("/devices")
 async def devices(session: CurrentSession, user: CurrentUser) -> HTMLResponse:
     """List where the user is logged in."""
-    rows = [device_row(each, is_this=each.id == session.id) async for each in manager.sessions(user_id=user)]
+    rows = [device_row(each, this=session.id) async for each in manager.sessions(user_id=user)]
     return page(
         session,
         "Your devices",
-        f"<table><thead>{row('th', 'Browser', 'Since', 'Last seen', 'Log out')}</thead><tbody>{''.join(rows)}</tbody></table>",
+        f"<table>{row('th', 'Browser', 'Since', 'Last seen', 'Log out')}{''.join(rows)}</table>",
         button("/devices/end-others", "Log out everywhere else"),
     )
 
@@ -162,10 +163,11 @@ def go_to(path: str) -> RedirectResponse:
     return RedirectResponse(path, SEE_OTHER)
 
 
-def device_row(device: Session, *, is_this: bool) -> str:
+def device_row(device: Session, *, this: str) -> str:
     """Return one line of the devices page. It may show a session's ID: that opens nothing, only the token does."""
-    action = "this device" if is_this else button("/devices/end", "Log out", device=device.id)
-    return row("td", escape(device.get("browser", "unknown")), moment(device.created_at), moment(device.last_seen), action)
+    browser, since, seen = escape(device.get("browser", "unknown")), moment(device.created_at), moment(device.last_seen)
+    action = "this device" if device.id == this else button("/devices/end", "Log out", device=device.id)
+    return row("td", browser, since, seen, action)
 
 
 def row(cell: str, *contents: str) -> str:

@@ -83,7 +83,9 @@ async def test_what_a_stranger_writes_and_takes_back_is_nothing(manager: Session
     assert not store.calls
 
 
-async def test_reading_a_known_session_costs_one_load(manager: SessionManager, store: TappedStore, clock: Clock) -> None:
+async def test_reading_a_known_session_costs_one_load(
+    manager: SessionManager, store: TappedStore, clock: Clock
+) -> None:
     """Within the touch interval a reader writes nothing and hears nothing."""
     token = await begin(manager, cart=["book"])
     clock.advance(seconds=1)
@@ -98,7 +100,9 @@ async def test_reading_a_known_session_costs_one_load(manager: SessionManager, s
     assert store.calls == {"load": 1}
 
 
-async def test_the_first_return_of_a_token_is_touched_at_once(manager: SessionManager, store: TappedStore, clock: Clock) -> None:
+async def test_the_first_return_of_a_token_is_touched_at_once(
+    manager: SessionManager, store: TappedStore, clock: Clock
+) -> None:
     """An anonymous session lives for `first_life` until its client proves to keep cookies, then as configured."""
     token = await begin(manager, cart=["book"])
     record = await store.inner.load(token.partition(".")[0])
@@ -469,7 +473,9 @@ async def test_a_login_under_a_token_replaced_by_a_login_makes_a_session(manager
 
 
 @pytest.mark.parametrize("token", ["", "not a token", "A" * 22 + "." + "B" * 43, "ä" * 66, "A" * 21 + "A.B" + "A" * 42])
-async def test_a_token_that_opens_nothing_is_a_stranger(manager: SessionManager, store: TappedStore, token: str) -> None:
+async def test_a_token_that_opens_nothing_is_a_stranger(
+    manager: SessionManager, store: TappedStore, token: str
+) -> None:
     """Unknown and malformed tokens are never adopted, and never answered."""
     session = await manager.load(token)
     assert session.is_new

@@ -31,7 +31,25 @@ def test_each_form_is_understood(text: str, duration: timedelta) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "s", "5 s", "5S", "5min", "5w", "-5s", "+5s", "1e3", ".5s", "5.s", "1h30m", "\u0665s", "5s\n", "nan", "inf"],
+    [
+        "",
+        " ",
+        "s",
+        "5 s",
+        "5S",
+        "5min",
+        "5w",
+        "-5s",
+        "+5s",
+        "1e3",
+        ".5s",
+        "5.s",
+        "1h30m",
+        "\u0665s",
+        "5s\n",
+        "nan",
+        "inf",
+    ],
 )
 def test_anything_else_names_the_accepted_forms(text: str) -> None:
     """

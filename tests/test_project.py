@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import asgi_sessions
+
 ROOT = Path(__file__).parent.parent
 PYPROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 PROJECT = tomllib.loads(PYPROJECT)["project"]
@@ -20,9 +22,10 @@ _OPTIONAL = ["fastapi", "httpx", "httpx2", "hypothesis", "msgspec", "orjson", "p
 
 def test_the_installed_version_is_the_one_in_pyproject() -> None:
     """
-    What `pip list` shows is what stands in pyproject.toml.
+    What `pip list` and `asgi_sessions.__version__` show is what stands in pyproject.toml.
     """
     assert version("asgi-sessions") == PROJECT["version"]
+    assert asgi_sessions.__version__ == PROJECT["version"]
 
 
 def test_the_changelog_knows_the_version() -> None:

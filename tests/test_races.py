@@ -1,6 +1,7 @@
 """Two requests at once: nothing acknowledged is lost, and what has ended stays ended."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -266,7 +267,9 @@ async def test_no_login_in_flight_survives_a_revocation(manager: SessionManager,
     assert [each async for each in manager.sessions(user_id="ada")] == []
 
 
-async def test_a_session_kept_by_a_revocation_can_be_one_not_committed_yet(manager: SessionManager, clock: Clock) -> None:
+async def test_a_session_kept_by_a_revocation_can_be_one_not_committed_yet(
+    manager: SessionManager, clock: Clock
+) -> None:
     """A handler that logs in and ends all others keeps the session it is about to make."""
     session = await manager.load()
     session.login("ada")
@@ -333,8 +336,6 @@ async def test_emptying_that_keeps_losing_gives_up(manager: SessionManager, stor
 
 
 def _next(record: Any) -> Any:
-    from dataclasses import replace  # noqa: PLC0415 - used only here
-
     return replace(record, version=record.version + 1)
 
 

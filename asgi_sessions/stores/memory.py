@@ -10,7 +10,7 @@ import re
 import sys
 import warnings
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -148,7 +148,7 @@ class MemoryStore:
         self._end([id])
         return True
 
-    async def records(self, *, user_id: str | None = None) -> AsyncIterator[Record]:
+    async def records(self, *, user_id: str | None = None) -> AsyncGenerator[Record, None]:
         """Yield all live records, or one user's, out of a list of the IDs there were at the start."""
         ids = deque(self._records if user_id is None else self._users.get(user_id, ()))
         while ids:
@@ -179,7 +179,7 @@ class MemoryStore:
             del self._marks[oldest]
         return self._sweep(limit)
 
-    async def watch(self) -> AsyncIterator[str]:
+    async def watch(self) -> AsyncGenerator[str, None]:
         """Yield the IDs of sessions as they are deleted. A watcher that is too far behind misses some."""
         news, heard = anyio.create_memory_object_stream[str](_NEWS)
         self._watchers.add(news)

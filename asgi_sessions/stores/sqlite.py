@@ -10,7 +10,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -105,10 +105,7 @@ class SQLiteStore:
             del self._loops[closed]
         here = self._loops.setdefault(loop, _OnLoop(self._connect))
         async with here.opening:
-            if not here.is_open:
-                await here.writes.run(self._prepare)
-                await here.reads.run(partial(_rows, self._sql.ping, {}))
-                here.is_open = True
+            await self._open(here)
 
     async def close(self) -> None:
         """Close the connections of the running event loop."""
@@ -154,7 +151,7 @@ class SQLiteStore:
         given = {"id": bindable(id), "expected": expected, "now": self._now()}
         return await self._here().writes.run(partial(_deleted, self._sql.delete, given)) > 0
 
-    async def records(self, *, user_id: str | None = None) -> AsyncIterator[Record]:
+    async def records(self, *, user_id: str | None = None) -> AsyncGenerator[Record, None]:
         """Yield all live records, or one user's, in the order of their IDs, a page at a time."""
         first, following = self._sql.first_page, self._sql.next_page
         if user_id is not None:
@@ -194,6 +191,13 @@ class SQLiteStore:
                 break
             await asyncio.sleep(_PAUSE)
         return swept
+
+    async def _open(self, here: _OnLoop) -> None:
+        """Connect, unless another caller just has."""
+        if not here.is_open:
+            await here.writes.run(self._prepare)
+            await here.reads.run(partial(_rows, self._sql.ping, {}))
+            here.is_open = True
 
     def _now(self) -> int:
         """Return the instant by which rows count as expired."""
