@@ -74,9 +74,11 @@ class Changes:
         return merged
 
     def clash(self, base: Data, theirs: Data, encode: EncodeOne) -> str | None:
-        """Return a key that both sides changed, other than by operations; None where there is none."""
+        """Return a key that the sides changed to different values, operations aside; None where there is none."""
+        ours = dict(self.put)
         for key in (*self.put, *self.dropped):
-            if _encoded(base, key, encode) != _encoded(theirs, key, encode):
+            was, now = _encoded(base, key, encode), _encoded(theirs, key, encode)
+            if now not in (was, _encoded(ours, key, encode)):
                 return key
         return None
 

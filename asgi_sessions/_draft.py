@@ -4,6 +4,7 @@ What a session is stored as.
 Rule 1: everything here is a function of its arguments: the time, a new secret and the nonce are handed in.
 """
 
+import math
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -98,4 +99,4 @@ def _max_age(known: Known, config: Config, now: datetime) -> int | None:
         return None
     end = config.absolute_end(known.envelope.terms, created_at=known.record.created_at, now=now)
     left = _LONGEST_MAX_AGE if end is None else min(end - now, _LONGEST_MAX_AGE)
-    return max(0, int(left.total_seconds()))
+    return max(0, math.ceil(left.total_seconds()))

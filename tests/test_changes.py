@@ -31,7 +31,7 @@ def test_changes_lead_from_one_to_the_other(base: dict[str, Any], mine: dict[str
 
 @given(data, data, data)
 def test_both_sides_of_a_merge_arrive(base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """A key that only one side changed is as that side made it; one that both changed is ours, and a clash."""
+    """A key that only one side changed is as that side made it; one that both changed is ours, and a clash if they differ."""
     changes = between(deepcopy(base), mine, (), encode)
     merged = changes.onto(deepcopy(theirs))
     clashes = set()
@@ -39,7 +39,7 @@ def test_both_sides_of_a_merge_arrive(base: dict[str, Any], mine: dict[str, Any]
         was, ours, other = (encode(key, each[key]) if key in each else None for each in (base, mine, theirs))
         expected = ours if ours != was else other
         assert (encode(key, merged[key]) if key in merged else None) == expected
-        if ours != was and other != was:
+        if ours != was and other not in (was, ours):
             clashes.add(key)
 
     found = changes.clash(base, theirs, encode)
