@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import anyio
+from anyio.lowlevel import EventLoopToken, current_token
 
 from asgi_sessions.errors import SessionError, StoreUnavailableError
 from asgi_sessions.stores._base import NeverWaits, Store
@@ -24,21 +25,21 @@ class BoundedStore:
         """Give *store* so long for a load or a commit. One that never waits needs neither deadline nor shield."""
         self.store = store
         self._seconds = None if isinstance(store, NeverWaits) and store.never_waits else timeout.total_seconds()
-        self._is_open = False
+        self._open_on: EventLoopToken | None = None
 
     async def open(self) -> None:
         """Open the store for as long as the application lives."""
         await self.ask(self.store.open())
-        self._is_open = True
+        self._open_on = current_token()
 
     async def close(self) -> None:
         """Close it."""
-        self._is_open = False
+        self._open_on = None
         await self.store.close()
 
     async def ready(self) -> None:
         """Open the store for the running event loop where no lifespan has done so."""
-        if not self._is_open:
+        if self._open_on is None or self._open_on != current_token():
             await self.ask(self.store.open())
 
     async def ask(self, answer: Awaitable[T]) -> T:

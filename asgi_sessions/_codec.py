@@ -11,8 +11,6 @@ Rule 3: any bytes whatever decode to a dict or raise `DecodeError`.
 fails, or may have passed something over, `_Walk` makes the same bytes in Python and knows where it stands.
 """
 
-import json
-import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
@@ -24,15 +22,14 @@ from zoneinfo import ZoneInfo
 import ormsgpack
 from ormsgpack import Ext, Fragment, packb, unpackb
 
+from asgi_sessions._trail import Trail, show
 from asgi_sessions.errors import ConfigError, DecodeError, EncodeError
 
 T = TypeVar("T")
 
 _TAGS = 64  # of the user's own types, from 0 up; the built-in ones are above
 
-_DEPTH = 255  # containers in one another, the session among them: all that packb reaches. unpackb reads 1022
-
-_FLAGS = (
+FLAGS = (
     ormsgpack.OPT_PASSTHROUGH_BIG_INT
     | ormsgpack.OPT_PASSTHROUGH_DATACLASS
     | ormsgpack.OPT_PASSTHROUGH_DATETIME
@@ -110,7 +107,7 @@ def _read_dict(items: list[Any]) -> dict[Any, Any]:
 
 
 def _write_set(value: Iterable[Any]) -> list[Fragment]:
-    return [Fragment(item) for item in sorted([packb(item, _write_leaf, _FLAGS) for item in value])]
+    return [Fragment(item) for item in sorted([packb(item, _write_leaf, FLAGS) for item in value])]
 
 
 _LEAVES = {  # hold no other values: an Ext of packed bytes
@@ -137,7 +134,6 @@ _MARK_BYTE = 0xD4  # what a mark begins with when packed
 _ATOMS = frozenset({type(None), bool, float, bytes})
 _KEYS = _ATOMS | {str, int}
 _VALUES = _KEYS | _LEAVES.keys()
-_JSON = frozenset({type(None), bool, float, int, str})
 _HOLDERS = _CONTAINERS.keys() | {list, dict}
 
 
@@ -201,10 +197,10 @@ class Codec:
         """Return *data* as bytes, equal bytes for equal data. `EncodeError` names the path of what cannot be kept."""
         plain = data if type(data) is dict else dict(data)
         try:
-            packed = packb(plain, self._default, _FLAGS)
+            packed = packb(plain, self._default, FLAGS)
         except ormsgpack.MsgpackEncodeError:
             packed = b""
-        if not packed or (_may_have_bytes(packed) and not _are_all(_VALUES, plain.values())):
+        if not packed or (may_have_bytes(packed) and not are_all(_VALUES, plain.values())):
             packed = _Walk(self._containers).pack(plain)
         return _frame.pack(_FIRST, len(packed)) + packed
 
@@ -252,14 +248,14 @@ class Codec:
         return self._readers[tag](value[1:])
 
 
-def _may_have_bytes(packed: bytes) -> bool:
+def may_have_bytes(packed: bytes) -> bool:
     """Return whether bytes may be in *packed*; if so, a bytearray or memoryview may be, which packb takes for bytes."""
     # What they begin with: up to 255 bytes, up to 65535, and more. So a short text or number is seldom suspected.
     size = len(packed)
     return 0xC4 in packed or (size > 0xFF and 0xC5 in packed) or (size > 0xFFFF and 0xC6 in packed)  # noqa: PLR2004
 
 
-def _are_all(kinds: frozenset[type], values: Iterable[Any]) -> bool:
+def are_all(kinds: frozenset[type], values: Iterable[Any]) -> bool:
     """Return whether *values*, and all in containers among them, are of *kinds*. packb took them: there is no cycle."""
     todo, known = [values], kinds | _HOLDERS
     for each in todo:
@@ -271,66 +267,19 @@ def _are_all(kinds: frozenset[type], values: Iterable[Any]) -> bool:
     return True
 
 
-class _Trail:
-    """Where a walk stands: the path that an error names, and the containers around it."""
-
-    def __init__(self) -> None:
-        self._steps: list[tuple[str, Any]] = []
-        self._open: set[int] = set()
-
-    def enter(self, value: Any) -> None:
-        if id(value) in self._open:
-            raise self.error("contains itself")
-        if len(self._open) == _DEPTH:
-            raise self.error(f"is nested more than {_DEPTH} deep")
-        self._open.add(id(value))
-        self._steps.append(("", None))
-
-    def at(self, form: str, key: Any) -> None:
-        self._steps[-1] = (form, key)
-
-    def leave(self, value: Any) -> None:
-        self._steps.pop()
-        self._open.remove(id(value))
-
-    def check(self, text: str) -> str:
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise self.error("has a lone surrogate, which is not text") from error
-        return text
-
-    def error(self, reason: str) -> EncodeError:
-        return EncodeError("session" + "".join(_show(form, key) for form, key in self._steps) + ": " + reason)
-
-
-def _show(form: str, key: Any) -> str:
-    if form in ("", "{…}"):
-        return form
-    if form == "." and type(key) is str and key.isidentifier():
-        return f".{key}"
-    try:
-        shown = repr(key)
-    except Exception:  # noqa: BLE001  a user's object may raise anything, an int of many digits ValueError
-        shown = f"<{type(key).__qualname__}>"
-    if type(key) is str:
-        shown = '"' + shown[1:-1].replace('"', '\\"') + '"'
-    return f"[{shown}]"
-
-
 class _Walk:
     """The careful way to the same bytes. Each container becomes one list or dict, and enters the trail once."""
 
     def __init__(self, containers: Mapping[type, _Extension]) -> None:
         self._containers = containers
-        self._trail = _Trail()
+        self._trail = Trail()
 
     def pack(self, data: dict[Any, Any]) -> bytes:
         for key in data:
             if type(key) is not str:
-                raise EncodeError(f"session{_show('[', key)}: its key is of type {type(key).__qualname__}: use str")
+                raise EncodeError(f"session{show('[', key)}: its key is of type {type(key).__qualname__}: use str")
         try:
-            return packb(self._plain(data), None, _FLAGS)
+            return packb(self._plain(data), None, FLAGS)
         except RecursionError as error:
             raise self._trail.error("is nested too deep for what is left of the stack") from error
 
@@ -395,98 +344,3 @@ class _Walk:
         plain = self._plain(encoded, ".")
         self._trail.leave(value)
         return plain
-
-
-class JSONCodec:
-    """
-    JSON in UTF-8, to share sessions with programs in other languages.
-
-    Keeps None, bool, int, finite float, str, list, and dict with str keys, 255 containers deep with the session itself.
-    Everything else is refused instead of changed, and so is an int of more digits than Python reads back
-    (`sys.set_int_max_str_digits`).
-    """
-
-    def encode(self, data: Mapping[str, Any]) -> bytes:
-        """Return *data* as bytes, equal bytes for equal data. `EncodeError` names the path of what JSON cannot hold."""
-        plain = data if type(data) is dict else dict(data)
-        try:
-            if _is_json(plain):
-                return _json_encoder.encode(plain).encode()
-        except (TypeError, ValueError):  # a number that JSON has not, or a value of ormsgpack's: the walk finds where
-            pass
-        trail = _Trail()
-        try:
-            _check_json(plain, trail)
-            return _json_encoder.encode(plain).encode()
-        except RecursionError as error:
-            raise trail.error("is nested too deep for what is left of the stack") from error
-
-    def decode(self, data: bytes) -> dict[str, Any]:
-        """Return the object in *data*. Whatever else the bytes are, raise `DecodeError` and nothing else."""
-        try:
-            return self._read(data.decode())
-        except Exception as error:  # ValueError, RecursionError, EncodeError: all the same to the caller
-            raise DecodeError(f"These bytes are not a session: {error}") from error
-
-    def _read(self, text: str) -> dict[str, Any]:
-        value = _json_decoder.decode(text)
-        if type(value) is not dict:
-            raise TypeError("not an object")
-        if "\\u" in text:  # the only way to write a lone surrogate
-            _check_json(value, _Trail())
-        return value
-
-
-def _is_json(data: dict[str, Any]) -> bool:
-    """Return whether JSON holds *data*, numbers aside. No is not certain; packing is the quickest check of types."""
-    try:
-        packed = packb(data, None, _FLAGS)
-    except ormsgpack.MsgpackEncodeError:
-        return False
-    return not _may_have_bytes(packed) or _are_all(_JSON, data.values())
-
-
-def _check_json(value: Any, trail: _Trail) -> None:
-    kind = type(value)
-    if value is None or kind is bool:
-        return
-    if kind is str:
-        trail.check(value)
-    elif kind is int or kind is float:
-        _check_number(value, trail)
-    elif kind is list or kind is dict:
-        trail.enter(value)
-        for key, item in enumerate(value) if kind is list else value.items():
-            trail.at("[", key)
-            if kind is dict:
-                if type(key) is not str:
-                    raise trail.error(f"its key is of type {type(key).__qualname__}: use str")
-                trail.check(key)
-            _check_json(item, trail)
-        trail.leave(value)
-    else:
-        raise trail.error(f"is of type {kind.__qualname__}, which JSON has not")
-
-
-def _check_number(value: float, trail: _Trail) -> None:
-    try:
-        text = repr(value)
-    except ValueError as error:
-        raise trail.error("has more digits than Python reads back") from error
-    if text in ("nan", "inf", "-inf"):
-        raise trail.error(f"is {text}, which JSON has not")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError("a number out of range")
-    return value
-
-
-def _refuse(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-_json_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":"))
-_json_decoder = json.JSONDecoder(parse_float=_finite, parse_constant=_refuse)

@@ -9,6 +9,9 @@ Rule 3: a lost race ends in a merge, in "gone", or in an error; never in a write
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+import anyio
 
 from asgi_sessions._bounded import BoundedStore
 from asgi_sessions._changes import Changes, between
@@ -30,9 +33,7 @@ from asgi_sessions.errors import (
     TokenUndeliverableError,
 )
 
-_ATTEMPTS = (
-    64  # a lost race means that another commit has won: more losers than this cannot be at once under one timeout
-)
+_ATTEMPTS = 64  # each lost race means that another process has won: so many in a row are no accident
 
 Verb = Literal["nothing", "drop", "create", "touch", "update", "log in anew", "delete if empty"]
 
@@ -44,6 +45,7 @@ class Committer:
         """Write to *bounded*."""
         self._config, self._bounded, self._reader, self._events, self._clock = config, bounded, reader, events, clock
         self._store = bounded.store
+        self._queues: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def commit(self, session: Session, *, deliverable: bool) -> None:
         """Do what *session* asks for, and note in it what the client is to be told, if it can be: *deliverable*."""
@@ -74,7 +76,7 @@ class Committer:
         except StoreUnavailableError as error:
             self._tell("store_error", session, "at destroy", error)
 
-    def _plan(self, session: Session) -> tuple[Verb, bytes]:  # noqa: PLR0911 - one for each verb
+    def _plan(self, session: Session) -> tuple[Verb, bytes]:
         """Decide what to do about the session as it stands, and encode what would be written."""
         known = session._known
         if session._seal is not None:
@@ -160,6 +162,16 @@ class Committer:
         self._give_up(session)
 
     async def _update(self, session: Session, payload: bytes) -> None:
+        """
+        Write over what was loaded, or merge with what came meanwhile.
+
+        Requests of this process queue up for one session: fifty that write to it at once would else lose to one another
+        many times each.
+        """
+        async with self._queues.setdefault(session.id, anyio.Lock(fast_acquire=True)):
+            await self._update_in_turn(session, payload)
+
+    async def _update_in_turn(self, session: Session, payload: bytes) -> None:
         for _ in range(_ATTEMPTS):
             nonce, before = new_nonce(), session._known
             assert before is not None  # noqa: S101 - only a known session is updated

@@ -275,7 +275,7 @@ def resolve(given: Any, name: str) -> tuple[Extractor, ...]:
     return tuple(_resolve_one(one, name) for one in several)
 
 
-def _resolve_one(given: Any, name: str) -> Extractor:  # noqa: PLR0911 - one for each spelling
+def _resolve_one(given: Any, name: str) -> Extractor:
     match given:
         case str():
             kind, _, detail = given.partition(":")

@@ -87,11 +87,15 @@ class SessionMiddleware:
             await _Exchange(self, scope, receive, send, session, found).run()
 
     def _expose(self, scope: Scope, session: Session) -> None:
-        state = scope.setdefault("state", {})
-        if isinstance(state.get(self.config.name), Session):
-            message = f"name={self.config.name!r}: another SessionMiddleware has it; give each Config a name of its own"
-            raise ConfigError(message)
-        scope[self.config.name] = state[self.config.name] = session
+        name, state = self.config.name, scope.setdefault("state", {})
+        for place, held in (("scope", scope), ("request.state", state)):
+            if name in held:
+                message = (
+                    f"name={name!r}: {place} has a {type(held[name]).__name__} there, of another SessionMiddleware or "
+                    "of the application; give this Config a name of its own"
+                )
+                raise ConfigError(message)
+        scope[name] = state[name] = session
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Open the store before the application starts, sweep while it runs, close after it has stopped."""
@@ -132,9 +136,9 @@ class SessionMiddleware:
         if not _is_loopback(host):
             self._has_warned = True
             message = (
-                f"The cookie {way.name!r} is Secure, and this request to {host!r} came over plain http: the client drops "
-                'it. In tests, use TestClient(app, base_url="https://testserver"); behind a proxy, make the server trust '
-                "its forwarded headers; without TLS at all, use cookie(secure=False)."
+                f"The cookie {way.name!r} is Secure, and this request to {host!r} came over plain http: the client "
+                'drops it. In tests, use TestClient(app, base_url="https://testserver"); behind a proxy, make the '
+                "server trust its forwarded headers; without TLS at all, use cookie(secure=False)."
             )
             warnings.warn(message, SessionWarning, stacklevel=2)
 
@@ -270,7 +274,9 @@ def session_from(connection: _HasScope, name: str = "session") -> Session:
 
     Counts as access, as `request.session` does. *name* is the `Config`'s.
     """
-    session = connection.scope.get("state", {}).get(name)
+    session = connection.scope.get(name)
+    if not isinstance(session, Session):  # what runs inside may have put its own there
+        session = connection.scope.get("state", {}).get(name)
     if not isinstance(session, Session):
         message = (
             f"There is no session {name!r} in this request. Add SessionMiddleware to the application to use sessions: "

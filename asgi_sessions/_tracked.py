@@ -94,8 +94,10 @@ class TrackedDict(dict[str, Any]):
         dict.__delitem__(self, key)
 
     def pop(self, key: str, *default: Any) -> Any:
-        """Remove *key* and return its value, else *default*."""
-        self._change()
+        """Remove *key* and return its value, else *default*, which changes nothing."""
+        self._read()
+        if dict.__contains__(self, key):
+            self._change()
         return dict.pop(self, key, *default)
 
     def popitem(self) -> tuple[str, Any]:
@@ -113,9 +115,11 @@ class TrackedDict(dict[str, Any]):
     def update(  # type: ignore[override]  # one signature for the three overloads of dict
         self, *others: Mapping[str, Any] | Iterable[tuple[str, Any]], **values: Any
     ) -> None:
-        """Set many keys at once."""
-        self._change()
-        dict.update(self, *others, **values)
+        """Set many keys at once; none changes nothing."""
+        self._read()
+        if new := dict(*others, **values):
+            self._change()
+            dict.update(self, new)
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[override]  # in place, where `|` copies
         self.update(other)

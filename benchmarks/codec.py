@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from asgi_sessions._codec import Codec, JSONCodec
+from asgi_sessions import Codec, JSONCodec
 
 ROUNDS = 15
 SECONDS_PER_MEASUREMENT = 0.01

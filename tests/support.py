@@ -21,9 +21,11 @@ class Clock:
         self.now = T0
 
     def __call__(self) -> datetime:
+        """Return it."""
         return self.now
 
     def advance(self, **span: float) -> None:
+        """Let it go on."""
         self.now += timedelta(**span)
 
 
@@ -57,54 +59,67 @@ class TappedStore:
         return result
 
     async def open(self) -> None:
+        """Open it."""
         if hook := self.before.get("open"):
             await hook()
         await self.inner.open()
 
     async def close(self) -> None:
+        """Close it."""
         await self.inner.close()
 
     async def ping(self) -> None:
+        """Answer."""
         await self.inner.ping()
 
     async def load(self, id: str) -> Record | None:
+        """Call `load`."""
         found: Record | None = await self._call("load", self.inner.load(id))
         return found
 
     async def load_many(self, ids: Sequence[str]) -> list[Record | None]:
+        """Call `load_many`."""
         found: list[Record | None] = await self._call("load_many", self.inner.load_many(ids))
         return found
 
     async def create(self, record: Record, *, limit: Limit | None = None) -> bool:
+        """Call `create`."""
         stands: bool = await self._call("create", self.inner.create(record, limit=limit))
         return stands
 
     async def update(self, record: Record, *, expected: int, limit: Limit | None = None) -> Record | None:
+        """Call `update`."""
         held: Record | None = await self._call("update", self.inner.update(record, expected=expected, limit=limit))
         return held
 
     async def touch(self, id: str, *, expires_at: datetime, seen_at: datetime, expected: int) -> bool:
+        """Call `touch`."""
         call = self.inner.touch(id, expires_at=expires_at, seen_at=seen_at, expected=expected)
         touched: bool = await self._call("touch", call)
         return touched
 
     async def delete(self, id: str, *, expected: int | None = None) -> bool:
+        """Call `delete`."""
         deleted: bool = await self._call("delete", self.inner.delete(id, expected=expected))
         return deleted
 
     def records(self, *, user_id: str | None = None) -> AsyncGenerator[Record]:
+        """Call `records`."""
         self.calls["records"] += 1
         return self.inner.records(user_id=user_id)
 
     async def delete_user(self, user_id: str, *, keep: str | None = None) -> int:
+        """Call `delete_user`."""
         count: int = await self._call("delete_user", self.inner.delete_user(user_id, keep=keep))
         return count
 
     async def delete_all(self) -> int:
+        """Call `delete_all`."""
         count: int = await self._call("delete_all", self.inner.delete_all())
         return count
 
     async def sweep(self, *, limit: int) -> int:
+        """Call `sweep`."""
         count: int = await self._call("sweep", self.inner.sweep(limit=limit))
         return count
 

@@ -31,7 +31,7 @@ def test_changes_lead_from_one_to_the_other(base: dict[str, Any], mine: dict[str
 
 @given(data, data, data)
 def test_both_sides_of_a_merge_arrive(base: dict[str, Any], mine: dict[str, Any], theirs: dict[str, Any]) -> None:
-    """A key that only one side changed is as that side made it; one that both changed is ours, and a clash if they differ."""
+    """A key that one side changed is as that side made it; one that both changed is ours, a clash if they differ."""
     changes = between(deepcopy(base), mine, (), encode)
     merged = changes.onto(deepcopy(theirs))
     clashes = set()

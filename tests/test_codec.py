@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asgi_sessions._codec import AnyCodec, Codec, JSONCodec
+from asgi_sessions import AnyCodec, Codec, JSONCodec
 from asgi_sessions.errors import ConfigError, DecodeError, EncodeError
 
 PARIS = ZoneInfo("Europe/Paris")

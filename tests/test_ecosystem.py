@@ -306,7 +306,6 @@ class BindingProvider(Provider):
         session_from(request).login(username)
 
 
-@pytest.mark.xfail(strict=True, reason="session_from looks at `state` alone, where a database session is")
 def test_starlette_admin_may_bind_the_session_to_a_user(engine: Engine) -> None:
     """
     `session_from` finds the session although `request.state.session` is the database's there.

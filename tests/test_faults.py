@@ -322,8 +322,11 @@ async def test_a_framework_within_can_answer_500_for_a_value_that_cannot_be_enco
     async def send(message: Message) -> None:
         reply.messages.append(message)
 
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
     with pytest.raises(EncodeError):
-        await SessionMiddleware(framework, manager=manager)(http_scope(token), anyio.sleep_forever, send)
+        await SessionMiddleware(framework, manager=manager)(http_scope(token), receive, send)
 
     assert reply.status == 500
     assert await read(manager, token) == {"a": 1}

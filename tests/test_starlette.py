@@ -303,7 +303,6 @@ def test_loops_that_have_ended_leave_no_thread_behind(tmp_path: Path) -> None:
     assert not [each for each in passing if each.is_alive()]
 
 
-@pytest.mark.xfail(strict=True, reason="a manager opened in one lifespan takes its store for open on every loop: 503")
 def test_a_second_client_serves_beside_one_whose_loop_runs(tmp_path: Path) -> None:
     """
     Two users in one test: a client that is entered, and one that is not and has new loops.
@@ -534,7 +533,6 @@ def test_a_background_task_cannot_begin_a_session() -> None:
         client.get("/later")
 
 
-@pytest.mark.xfail(strict=True, reason="`pop` counts as a change before it has looked whether there is anything to pop")
 def test_a_background_task_of_a_stranger_may_pop_what_is_not_there() -> None:
     """
     As in Starlette, to pop a key that is not there changes nothing, and nothing is refused.
@@ -737,7 +735,6 @@ def test_two_middlewares_of_one_name_are_refused() -> None:
         client.get("/sub/count")
 
 
-@pytest.mark.xfail(strict=True, reason="Starlette's middleware finds our session in the scope: AttributeError, a 500")
 def test_starlettes_own_middleware_around_ours_is_refused() -> None:
     """
     It would sign our session into its cookie: the error says to give one of them another name.
@@ -749,7 +746,6 @@ def test_starlettes_own_middleware_around_ours_is_refused() -> None:
         visit(app).get("/sub/count")
 
 
-@pytest.mark.xfail(strict=True, reason="the session replaces what the application has put at `state.session`, unheard")
 def test_a_state_of_the_applications_own_is_not_replaced_in_silence() -> None:
     """
     Lifespans often leave an HTTP client or a database session under this name.

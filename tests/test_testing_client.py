@@ -21,7 +21,7 @@ from asgi_sessions._extractors import Extractor
 from asgi_sessions._types import ASGIApp
 from asgi_sessions.errors import ConfigError, SessionWarning
 from asgi_sessions.stores import MemoryStore
-from asgi_sessions.testing_client import logged_in, logged_in_async
+from asgi_sessions.testing import logged_in, logged_in_async
 
 SECURE = "https://testserver"
 ADA = {"user": "ada", "cart": ["book"]}

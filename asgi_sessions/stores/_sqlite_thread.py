@@ -4,6 +4,9 @@ A SQLite connection in a thread of its own.
 Rule 1: a job is one function over the connection, run whole: two jobs never share a statement or a transaction.
 Rule 2: nobody has to stop a thread for the process to end. It ends with the process, or when its `ConnectionThread` is
         closed or collected; by then its event loop may be gone.
+
+Why not aiosqlite (0.22.1, tried): its thread is no daemon, so a connection that nobody closes keeps Python from
+exiting; an event loop that closes while a statement runs ends it with a traceback; one hop can only be one statement.
 """
 
 import asyncio

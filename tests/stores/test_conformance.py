@@ -14,7 +14,8 @@ from anyio.lowlevel import checkpoint
 from asgi_sessions._record import Limit, Record
 from asgi_sessions.errors import RecordExistsError, SessionError, TooManySessionsError
 from asgi_sessions.stores import MemoryStore
-from asgi_sessions.testing import StoreConformance, limiting, new_record, watching
+from asgi_sessions.testing import StoreConformance, new_record
+from asgi_sessions.testing._conformance import limiting, watching
 
 _LONG_AGO = datetime(1900, 1, 1, tzinfo=UTC)
 

@@ -12,7 +12,8 @@ from anyio.lowlevel import checkpoint
 
 from asgi_sessions.errors import ConfigError, SessionWarning, StoreUnavailableError
 from asgi_sessions.stores import Limit, LimitsUsers, MemoryStore, NeverWaits, Watches
-from asgi_sessions.testing import DAY, HOUR, MINUTE, StoreConformance, every, new_record, successor
+from asgi_sessions.testing import StoreConformance, every, new_record, successor
+from asgi_sessions.testing._conformance import DAY, HOUR, MINUTE
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

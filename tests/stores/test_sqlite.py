@@ -24,7 +24,8 @@ import pytest
 from asgi_sessions._clock import now
 from asgi_sessions.errors import ConfigError, RecordExistsError, StoreUnavailableError
 from asgi_sessions.stores import Limit, LimitsUsers, NeverWaits, Record, SQLiteStore, Watches
-from asgi_sessions.testing import DAY, HOUR, MINUTE, StoreConformance, every, new_record, successor, together
+from asgi_sessions.testing import StoreConformance, every, new_record, successor, together
+from asgi_sessions.testing._conformance import DAY, HOUR, MINUTE
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 

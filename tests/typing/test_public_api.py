@@ -44,7 +44,7 @@ from asgi_sessions.errors import ConfigError, SessionError, StoreUnavailableErro
 from asgi_sessions.fastapi import CurrentSession, current_session
 from asgi_sessions.starlette import SessionMiddleware as StarlettesWords
 from asgi_sessions.stores import MemoryStore, SQLiteStore
-from asgi_sessions.testing_client import logged_in, logged_in_async
+from asgi_sessions.testing import logged_in, logged_in_async
 
 
 def test_a_parameter_of_fastapi_is_a_session() -> None:
