@@ -363,3 +363,23 @@ async def test_a_login_beyond_the_limit_can_be_refused(store: TappedStore, clock
 
         assert await read(manager, token) == {}
         assert await read(manager, anonymous) == {"a": 1}
+
+
+async def test_a_login_under_a_token_just_replaced_begins_anew(manager: SessionManager) -> None:
+    """The new token of the old session is another response's: this one gets a session of its own."""
+    token = await begin(manager, cart=["book"])
+    regenerating = await manager.load(token)
+    regenerating.regenerate()
+    winner = await manager.commit(regenerating)
+    late = await manager.load(token)
+    assert late == {"cart": ["book"]}
+    late.login("ada")
+
+    answer = await manager.commit(late)
+
+    assert isinstance(answer, Issue)
+    assert isinstance(winner, Issue)
+    after = await manager.load(answer.token)
+    assert after.id != regenerating.id
+    assert (after.user_id, after.copy()) == ("ada", {})
+    assert await read(manager, winner.token) == {"cart": ["book"]}
