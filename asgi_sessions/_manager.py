@@ -43,14 +43,14 @@ class SessionManager:
 
     def __init__(self, config: Config | None = None, *, clock: Clock = system_clock) -> None:
         """Find the store. Nothing is opened yet."""
-        self.config = config or Config()
+        self.config: Config = config or Config()
         store = self.config.store
         self.store: Store = store_from_url(store) if isinstance(store, str) else store
         if self.config.limit and not (isinstance(self.store, LimitsUsers) and self.store.limits_users):
             raise UnsupportedError(
                 f"max_sessions_per_user: {type(self.store).__name__} cannot count them; leave it None"
             )
-        self.events = Events()
+        self.events: Events = Events()
         self._clock = clock
         self._bounded = BoundedStore(self.store, self.config.store_timeout)
         self._reader = Reader(self.config, self._bounded, self.events, clock)

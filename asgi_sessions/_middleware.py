@@ -62,8 +62,8 @@ class SessionMiddleware:
             message = "SessionMiddleware: give it a config or a manager, not both; SessionManager(config) takes one"
             raise ConfigError(message)
         self.app = app
-        self.manager = manager or SessionManager(config)
-        self.config = self.manager.config
+        self.manager: SessionManager = manager or SessionManager(config)
+        self.config: Config = self.manager.config
         self._skips = _predicate(self.config)
         self._vary = tuple(way.vary for way in self.config.sources if way.vary is not None)
         self._answering = next((way for way in self.config.sources if isinstance(way, Answers)), None)
