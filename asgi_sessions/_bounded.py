@@ -24,7 +24,8 @@ class BoundedStore:
     def __init__(self, store: Store, timeout: timedelta) -> None:
         """Give *store* so long for a load or a commit. One that never waits needs neither deadline nor shield."""
         self.store = store
-        self._seconds = None if isinstance(store, NeverWaits) and store.never_waits else timeout.total_seconds()
+        self.waits = not (isinstance(store, NeverWaits) and store.never_waits)
+        self._seconds = timeout.total_seconds()
         self._open_on: EventLoopToken | None = None
 
     async def open(self) -> None:
@@ -39,12 +40,12 @@ class BoundedStore:
 
     async def ready(self) -> None:
         """Open the store for the running event loop where no lifespan has done so."""
-        if self._open_on is None or self._open_on != current_token():
+        if self._open_on is None or (self.waits and self._open_on != current_token()):
             await self.ask(self.store.open())
 
     async def ask(self, answer: Awaitable[T]) -> T:
         """Await an answer of the store for as long as it may take."""
-        if self._seconds is None:
+        if not self.waits:
             return await self.ask_patiently(answer)
         try:
             with anyio.fail_after(self._seconds):
@@ -68,7 +69,7 @@ class BoundedStore:
         A shield alone keeps out anyio's cancellation, not asyncio's `Task.cancel()`: so the work has a task of its own,
         which a cancelled caller waits for.
         """
-        if self._seconds is None:
+        if not self.waits:
             return await work()
         results: list[T] = []
         errors: list[Exception] = []

@@ -166,8 +166,11 @@ class Committer:
         Write over what was loaded, or merge with what came meanwhile.
 
         Requests of this process queue up for one session: fifty that write to it at once would else lose to one another
-        many times each.
+        many times each. Where the store never waits, none comes between.
         """
+        if not self._bounded.waits:
+            await self._update_in_turn(session, payload)
+            return
         async with self._queues.setdefault(session.id, anyio.Lock(fast_acquire=True)):
             await self._update_in_turn(session, payload)
 

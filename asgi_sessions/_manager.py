@@ -132,8 +132,8 @@ class SessionManager:
 
     async def _commit(self, session: Session, *, deliverable: bool) -> None:
         await self._committer.commit(session, deliverable=deliverable)
-        if not self._sweeps_in_background and self._clock() >= self._sweep_next:
-            self._sweep_next = self._clock() + _SWEEP_EVERY
+        if not self._sweeps_in_background and session._now >= self._sweep_next:
+            self._sweep_next = session._now + _SWEEP_EVERY
             await self._sweep_quietly(self._sweep_batch)
 
     # Beyond one request

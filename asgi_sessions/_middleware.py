@@ -66,7 +66,7 @@ class SessionMiddleware:
         self.config: Config = self.manager.config
         self._skips = _predicate(self.config)
         self._vary = tuple(way.vary for way in self.config.sources if way.vary is not None)
-        self._answering = next((way for way in self.config.sources if isinstance(way, Answers)), None)
+        self._answering = {id(way): way for way in self.config.sources if isinstance(way, Answers)}
         self._has_warned = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -215,7 +215,7 @@ class _Exchange:
         if message["type"] == "websocket.close" or (answer is None and not session._accessed):
             return message
         headers: Headers = list(message.get("headers", ()))  # a copy: the response may be used again for someone else
-        if answer is not None and isinstance(way, Answers):
+        if answer is not None and way is not None:
             if isinstance(answer, Issue):
                 self.middleware.warn_if_dropped(way, self.scope)
                 way.attach(headers, answer.token, answer.max_age)
@@ -228,8 +228,8 @@ class _Exchange:
 
     def _way(self) -> Answers | None:
         """Return how a token goes back: the way it came; a new session's, the first that can."""
-        way: object = self.found.way if self.session._was_known else self.middleware._answering
-        return way if isinstance(way, Answers) else None
+        answering = self.middleware._answering
+        return answering.get(id(self.found.way)) if self.session._was_known else next(iter(answering.values()), None)
 
     async def _settle(self) -> None:
         """Commit what was changed after the response had started; without a response only carry out what was ended."""
