@@ -106,23 +106,25 @@ class SessionMiddleware:
             await send({"type": "lifespan.startup.failed", "message": f"asgi_sessions: {error}"})
             return
         errors: list[Exception] = []
+        sweeping = anyio.CancelScope()
+
+        async def sweep() -> None:
+            with sweeping:
+                await self.manager.sweep_forever()
+
+        async def send_after_close(message: Message) -> None:
+            if message["type"].startswith("lifespan.shutdown."):  # the server may end us as soon as it has this
+                sweeping.cancel()
+                await self.manager.__aexit__()
+            await send(message)
+
         async with anyio.create_task_group() as group:
-            group.start_soon(self.manager.sweep_forever)
-
-            async def send_after_close(message: Message) -> None:
-                if message["type"].startswith("lifespan.shutdown."):
-                    group.cancel_scope.cancel()
-                    with anyio.CancelScope(shield=True):
-                        await self.manager.__aexit__()
-                        await send(message)
-                else:
-                    await send(message)
-
+            group.start_soon(sweep)
             try:
                 await self.app(scope, receive, send_after_close)
             except Exception as error:  # noqa: BLE001 - raised below, where no task group wraps it
                 errors.append(error)
-            group.cancel_scope.cancel()
+            sweeping.cancel()
         await self.manager.__aexit__()
         if errors:
             raise errors[0]
