@@ -27,16 +27,20 @@ class BoundedStore:
         self.waits = not (isinstance(store, NeverWaits) and store.never_waits)
         self._seconds = timeout.total_seconds()
         self._open_on: EventLoopToken | None = None
+        self._users = 0
 
     async def open(self) -> None:
         """Open the store for as long as the application lives."""
+        self._users += 1
         await self.ask(self.store.open())
         self._open_on = current_token()
 
     async def close(self) -> None:
-        """Close it."""
-        self._open_on = None
-        await self.store.close()
+        """Close it, if this was the last to use it."""
+        self._users = max(0, self._users - 1)
+        if self._users == 0:
+            self._open_on = None
+            await self.finish(lambda: self.ask_patiently(self.store.close()))
 
     async def ready(self) -> None:
         """Open the store for the running event loop where no lifespan has done so."""

@@ -69,7 +69,7 @@ class Changes:
                 for operation in operations:
                     operation.apply(merged)
             except TypeError:
-                del merged[key]
+                merged.pop(key, None)
                 merged |= {key: self.results[key]} if key in self.results else {}
         return merged
 

@@ -12,12 +12,13 @@ from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import anyio
+from anyio.lowlevel import EventLoopToken, current_token
 
 from asgi_sessions._bounded import BoundedStore
 from asgi_sessions._changes import Changes, between
 from asgi_sessions._clock import Clock
 from asgi_sessions._config import Config
-from asgi_sessions._draft import Expire, draft, issued
+from asgi_sessions._draft import Expire, Issue, draft, issued
 from asgi_sessions._envelope import unseal
 from asgi_sessions._events import Event, EventName, Events
 from asgi_sessions._reader import Reader
@@ -45,10 +46,12 @@ class Committer:
         """Write to *bounded*."""
         self._config, self._bounded, self._reader, self._events, self._clock = config, bounded, reader, events, clock
         self._store = bounded.store
-        self._queues: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
+        self._queues: WeakValueDictionary[tuple[EventLoopToken, str], anyio.Lock] = WeakValueDictionary()
 
     async def commit(self, session: Session, *, deliverable: bool) -> None:
         """Do what *session* asks for, and note in it what the client is to be told, if it can be: *deliverable*."""
+        if (unanswered := session._unanswered) is not None:
+            await self._bounded.finish(lambda: self._recall(session, *unanswered))
         verb, payload = self._plan(session)
         if verb == "touch":
             await self._touch(session)
@@ -127,32 +130,48 @@ class Committer:
 
     async def _delete_ended(self, session: Session) -> None:
         """Delete what the request ended. Only who ended it tells the client: another has a newer token by now."""
-        if session._ended is None:
+        ended = session._ended
+        if ended is None:
             return
-        record, event = session._ended
-        if await self._bounded.ask_patiently(self._store.delete(record.id)):
+        record = ended.known.record
+        if await self._delete_unless_logged_in(ended.known):
             session._answer = Expire()
-            self._events.emit(Event("logout" if event == "logout" else "destroyed", record.id, record.user_id))
+            self._events.emit(Event("logout" if ended.event == "logout" else "destroyed", record.id, record.user_id))
         session._ended = None
+
+    async def _delete_unless_logged_in(self, known: Known) -> bool:
+        """Delete it whatever others have written meanwhile, unless one of them logged in: that is not ours to end."""
+        version = known.record.version
+        for _ in range(_ATTEMPTS):
+            if await self._bounded.ask_patiently(self._store.delete(known.record.id, expected=version)):
+                return True
+            held = await self._bounded.ask_patiently(self._store.load(known.record.id))
+            theirs = self._reader.known(held, None) if held is not None else None
+            if theirs is None or theirs.envelope.terms.authenticated_at != known.envelope.terms.authenticated_at:
+                return False
+            version = theirs.record.version
+        return await self._bounded.ask_patiently(self._store.delete(known.record.id))
 
     async def _create(self, session: Session, payload: bytes) -> None:
         await self._bounded.ready()
         for _ in range(_ATTEMPTS):
             nonce = new_nonce()
             known = draft(session, payload, secret=new_secret(), nonce=nonce, now=self._clock())
+            session._unanswered = (nonce, known)
             try:
                 stands = await self._bounded.ask_patiently(
                     self._store.create(known.record, **self._limit(known.record))
                 )
             except RecordExistsError:
                 if not await self._has_arrived(known.record.id, nonce):
-                    session._id = None
+                    session._id = session._unanswered = None
                     continue
                 stands = True
             except StoreUnavailableError:
                 if not await self._has_arrived(known.record.id, nonce):
                     raise
                 stands = True
+            session._unanswered = None
             if stands:
                 self._events.emit(Event("created", known.record.id, known.record.user_id))
                 self._conclude(session, known)
@@ -171,16 +190,19 @@ class Committer:
         if not self._bounded.waits:
             await self._update_in_turn(session, payload)
             return
-        async with self._queues.setdefault(session.id, anyio.Lock(fast_acquire=True)):
+        async with self._queues.setdefault((current_token(), session.id), anyio.Lock(fast_acquire=True)):
             await self._update_in_turn(session, payload)
 
     async def _update_in_turn(self, session: Session, payload: bytes) -> None:
+        await self._catch_up(session)
         for _ in range(_ATTEMPTS):
             nonce, before = new_nonce(), session._known
             assert before is not None  # noqa: S101 - only a known session is updated
             secret = new_secret() if _replaces_secret(session) else None
             known = draft(session, payload, secret=secret, nonce=nonce, now=self._clock())
+            session._unanswered = (nonce, known)
             held = await self._write(known.record, before.record.version, nonce)
+            session._unanswered = None
             if held is None:
                 self._drop(session)
                 return
@@ -196,6 +218,21 @@ class Committer:
                     return
             payload = self._encode(session)
         self._give_up(session)
+
+    async def _catch_up(self, session: Session) -> None:
+        """Learn what a long request has missed: touches leave the version alone, and an update must not undo them."""
+        mine = session._known
+        if mine is None or not self._config.touch_is_due(session._terms, seen_at=session._now, now=self._clock()):
+            return
+        held = await self._bounded.ask_patiently(self._store.load(mine.record.id))
+        if held is not None and held.version == mine.record.version:
+            session._known = mine._replace(record=held)
+
+    async def _recall(self, session: Session, nonce: bytes, known: Known) -> None:
+        """Find out whether a write arrived whose answer nobody has waited for: it is not to be done twice."""
+        if await self._has_arrived(known.record.id, nonce):
+            self._conclude(session, known)
+        session._unanswered = None
 
     async def _write(self, record: Record, expected: int, nonce: bytes) -> Record | None:
         try:
@@ -215,7 +252,7 @@ class Committer:
             if await self._bounded.ask_patiently(self._store.delete(record.id, expected=record.version)):
                 self._events.emit(Event("destroyed", record.id))
                 session._become_stranger()
-                session._was_ended = True
+                session._was_ended = session._new = True
                 session._answer = Expire()
                 return
             held = await self._bounded.ask_patiently(self._store.load(record.id))
@@ -243,6 +280,8 @@ class Committer:
         theirs = self._reader.known(held, mine.secret)
         if session._login and (theirs is None or theirs.standing != "current") and self._reader.known(held, None):
             return "anew"
+        if session._login and held.user_id not in (None, session._user_id):
+            return "anew"
         data = self._reader.data(theirs) if theirs is not None else None
         if theirs is None or data is None or theirs.standing == "superseded":
             return "gone"
@@ -269,7 +308,10 @@ class Committer:
         elif is_new_secret and before is not None:
             self._events.emit(Event("regenerated", known.record.id, known.record.user_id))
         session._answer = issued(before, known, self._config, self._clock()) or session._answer
-        session._adopt(known)
+        if session._ended is None:
+            session._adopt(known)
+        else:  # ended while this was being written: what is to be deleted is what is there now
+            session._ended = session._ended._replace(known=known)
 
     async def _touch(self, session: Session) -> None:
         """Move the record later. It may fail: the response does not wait for its repair."""
@@ -295,6 +337,7 @@ class Committer:
         """Give up a session that has ended elsewhere: nothing is written, nothing is told to the client."""
         self._tell("gone", session)
         session._become_stranger()
+        session._answer = None if isinstance(session._answer, Issue) else session._answer
         session._gone = session._dropped = True
 
     def _give_up(self, session: Session) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from asgi_sessions._config import Config
-from asgi_sessions._envelope import Envelope, Previous, add_nonce, seal
+from asgi_sessions._envelope import Envelope, add_nonce, seal
 from asgi_sessions._record import Record
 from asgi_sessions._session import Known, Session
 from asgi_sessions._token import Secret, Token, hash_secret
@@ -40,6 +40,7 @@ Answer = Issue | Expire | None
 def draft(session: Session, payload: bytes, *, secret: Secret | None, nonce: bytes, now: datetime) -> Known:
     """Return *session* as it is to be stored, under a new *secret* or the one it has."""
     before, config = session._known, session._engine.config
+    name = config.name
     seen_at = _seen_at(session, now)
     created_at = before.record.created_at if before else session._now
     record = Record(
@@ -49,21 +50,26 @@ def draft(session: Session, payload: bytes, *, secret: Secret | None, nonce: byt
         created_at=created_at,
         seen_at=seen_at,
         expires_at=config.expires_at(
-            session._terms, created_at=created_at, seen_at=seen_at, now=now, unreturned=session._is_unreturned()
+            session._terms,
+            created_at=created_at,
+            seen_at=now if before is None or session._login else seen_at,  # what begins now lasts from now
+            now=now,
+            unreturned=session._is_unreturned(),
         ),
         user_id=session._user_id,
     )
     if before is None:
         assert secret is not None  # noqa: S101 - a new session has a new secret
-        return _known(record, Envelope(payload, hash_secret(secret), seen_at, None, session._terms, nonce), secret)
+        return _known(record, Envelope(payload, hash_secret(secret), seen_at, (), session._terms, nonce, name), secret)
     held = before.envelope
-    previous = held.previous if held.previous and now < held.previous.until else None
     nonces = add_nonce(held.nonces, nonce)
     if secret is None:
-        envelope = Envelope(payload, held.secret_hash, held.issued_at, previous, session._terms, nonces)
+        envelope = Envelope(payload, held.secret_hash, held.issued_at, held.previous, session._terms, nonces, name)
         return _known(record, envelope, before.secret)._replace(standing=before.standing)
-    previous = Previous(held.secret_hash, now + config.grace, superseded=session._login)
-    return _known(record, Envelope(payload, hash_secret(secret), seen_at, previous, session._terms, nonces), secret)
+    previous = held.replaced(until=now + config.grace, now=now, superseded=session._login)
+    return _known(
+        record, Envelope(payload, hash_secret(secret), seen_at, previous, session._terms, nonces, name), secret
+    )
 
 
 def issued(before: Known | None, after: Known, config: Config, now: datetime) -> Issue | None:

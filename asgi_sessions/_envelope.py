@@ -17,6 +17,7 @@ from asgi_sessions.errors import DecodeError
 
 _FORMAT = 1
 _NONCE_BYTES = 8
+_PREVIOUS_KEPT = 4  # replacements within one grace period: a log-in and a regeneration, each submitted twice
 _NONCES_KEPT = 8  # commits by which a retry may be late and still recognise itself
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -53,19 +54,30 @@ class Envelope:
     secret_hash: bytes
     issued_at: datetime
     """When the secret was made: a session not seen since has not been returned by its client."""
-    previous: Previous | None = None
+    previous: tuple[Previous, ...] = ()
+    """Newest first."""
     terms: Terms = Terms()  # noqa: RUF009 - a tuple: it cannot change
     nonces: bytes = b""
     """Of the last commits, one after the other, newest last."""
+    name: str = "session"
+    """Of the `Config`: a token of one middleware opens nothing in another, though both keep their records together."""
 
     def standing(self, secret: Secret, now: datetime) -> Standing | None:
         """Return what *secret* opens at the instant *now*; None where it is not one of this session's."""
         presented = hash_secret(secret)
         if same_hash(presented, self.secret_hash):
             return "current"
-        if self.previous and same_hash(presented, self.previous.secret_hash) and now < self.previous.until:
-            return "superseded" if self.previous.superseded else "previous"
+        for previous in self.previous:
+            if same_hash(presented, previous.secret_hash) and now < previous.until:
+                return "superseded" if previous.superseded else "previous"
         return None
+
+    def replaced(self, *, until: datetime, now: datetime, superseded: bool) -> tuple[Previous, ...]:
+        """Return what is to be known of the secrets before the next one: a log-in supersedes them all."""
+        return (
+            Previous(self.secret_hash, until, superseded),
+            *(each._replace(superseded=each.superseded or superseded) for each in self.previous if now < each.until),
+        )[:_PREVIOUS_KEPT]
 
     def has(self, nonce: bytes) -> bool:
         """Return whether the commit that carried *nonce* is one of the last in here."""
@@ -80,19 +92,20 @@ def add_nonce(nonces: bytes, nonce: bytes) -> bytes:
 
 def seal(envelope: Envelope) -> bytes:
     """Return *envelope* as bytes for a record."""
-    terms, previous = envelope.terms, envelope.previous
+    terms = envelope.terms
     return ormsgpack.packb(
         [
             _FORMAT,
             envelope.payload,
             envelope.secret_hash,
             to_microseconds(envelope.issued_at),
-            previous and [previous.secret_hash, to_microseconds(previous.until), previous.superseded],
+            [[each.secret_hash, to_microseconds(each.until), each.superseded] for each in envelope.previous],
             terms.authenticated_at and to_microseconds(terms.authenticated_at),
             terms.idle_timeout and terms.idle_timeout // _MICROSECOND,
             terms.absolute_end and to_microseconds(terms.absolute_end),
             terms.remember,
             envelope.nonces,
+            envelope.name,
         ]
     )
 
@@ -106,18 +119,19 @@ def unseal(data: bytes) -> Envelope:
                 bytes(payload),
                 bytes(secret_hash),
                 int(issued),
-                previous,
+                list(previous),
                 auth,
                 idle,
                 end,
                 remember,
                 bytes(nonces),
+                str(name),
             ]:
                 return Envelope(
                     payload=payload,
                     secret_hash=secret_hash,
                     issued_at=from_microseconds(issued),
-                    previous=None if previous is None else _previous(*previous),
+                    previous=tuple(_previous(*each) for each in previous),
                     terms=Terms(
                         None if auth is None else from_microseconds(auth),
                         None if idle is None else idle * _MICROSECOND,
@@ -125,6 +139,7 @@ def unseal(data: bytes) -> Envelope:
                         remember,
                     ),
                     nonces=nonces,
+                    name=name,
                 )
             case _:
                 message = "not a session's data, or written by a newer version of asgi_sessions"

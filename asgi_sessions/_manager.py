@@ -23,12 +23,19 @@ from asgi_sessions._reader import Reader
 from asgi_sessions._record import Record
 from asgi_sessions._session import Session, UserID, user_text
 from asgi_sessions._token import Token, parse
-from asgi_sessions.errors import NotLoadedError, StoreUnavailableError, UnsupportedError
+from asgi_sessions.errors import (
+    CommitConflictError,
+    NotLoadedError,
+    SessionError,
+    StoreUnavailableError,
+    UnsupportedError,
+)
 from asgi_sessions.stores import store_from_url
 from asgi_sessions.stores._base import LimitsUsers, Store
 
 _SWEEP_EVERY = timedelta(seconds=60)
 _SWEEP_BATCH = 100  # records: a larger one delays requests on SQLite
+_MERGES = 16  # how often the other session may change while it is being merged
 _SWEEP_PAUSE = 0.002  # seconds between batches, for the requests in between
 
 
@@ -71,8 +78,11 @@ class SessionManager:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close the store."""
-        await self._bounded.close()
+        """Close the store, unless it is in use by another block. A store that cannot be closed is logged."""
+        try:
+            await self._bounded.close()
+        except SessionError as error:
+            self.events.emit(Event("store_error"), "at close", error)
 
     # One request
 
@@ -85,16 +95,17 @@ class SessionManager:
     def defer(self, token: str | Token | None = None) -> Session:
         """Return a session that `await session.load()` loads; a stranger's needs no loading."""
         session = Session(self, self._clock())
-        session._token = parse(token) if isinstance(token, str) else token
-        if session._token is not None:
+        found = parse(token) if isinstance(token, str) else token
+        if found is not None:
+            session._pending = (found.id, found.secret)
             session._hide(NotLoadedError("This session is loaded lazily: `await session.load()` before its first use."))
         return session
 
     async def fill(self, session: Session) -> None:
-        """Load a deferred session; do nothing for one that is loaded."""
-        token, session._token = session._token, None
-        if token is not None:
-            await self._reader.read(session, token.id, token.secret)
+        """Load a session that is deferred, or whose load has failed; do nothing for one that is loaded."""
+        if session._pending is not None:
+            await self._reader.read(session, *session._pending)
+            session._came_known = session._known is not None or session._gone
 
     async def reload(self, session: Session) -> None:
         """Drop the changes of this request and read the session again. What the request has ended stays ended."""
@@ -102,7 +113,7 @@ class SessionManager:
         if known is not None:
             await self._reader.read(session, known.record.id, known.secret)
             session._gone = session._known is None and session._seal is None
-        elif session._token is not None:
+        elif session._pending is not None:
             await self.fill(session)
         else:
             session._become_stranger()
@@ -131,10 +142,15 @@ class SessionManager:
         await self._committer.abandon(session)
 
     async def _commit(self, session: Session, *, deliverable: bool) -> None:
-        await self._committer.commit(session, deliverable=deliverable)
+        if self._bounded.waits:
+            session._turn = session._turn or anyio.Lock(fast_acquire=True)
+            async with session._turn:  # tasks of one request that save at once do so one after the other
+                await self._committer.commit(session, deliverable=deliverable)
+        else:
+            await self._committer.commit(session, deliverable=deliverable)
         if not self._sweeps_in_background and session._now >= self._sweep_next:
             self._sweep_next = session._now + _SWEEP_EVERY
-            await self._sweep_quietly(self._sweep_batch)
+            await self._sweep_quietly(lambda: self._bounded.ask(self._sweep_batch()))
 
     # Beyond one request
 
@@ -209,7 +225,9 @@ class SessionManager:
         if user_id is not None and where is None:
             user = user_text(user_id)
             await self._bounded.ready()
-            count = await self._bounded.ask_patiently(self.store.delete_user(user, keep=keep))
+            count = await self._bounded.finish(
+                lambda: self._bounded.ask_patiently(self.store.delete_user(user, keep=keep))
+            )
             self.events.emit(Event("revoked", None, user, count))
             return count
         if where is None:
@@ -225,13 +243,21 @@ class SessionManager:
         Saves at once, so that the data is never in neither; returns the token if one was issued. Of a key in both, the
         other's value stays.
         """
-        other = await self.load(other_token)
-        if other._known is None or other.id == session.id:
-            return None
-        session.update(other.items())
-        token = await session.save()
-        await self.delete(other.id)
-        return token
+        token = None
+        for _ in range(_MERGES):
+            other = await self.load(other_token)
+            data = other.copy()  # raises where the store did not answer
+            known = other._known
+            if known is None or known.record.id == session.id:
+                return token
+            session.update(data)
+            token = await session.save() or token
+            if session._known is None:
+                return None  # gone: the other one keeps its data
+            if await self._bounded.ask(self.store.delete(known.record.id, expected=known.record.version)):
+                self.events.emit(Event("revoked", known.record.id, known.record.user_id))
+                return token
+        raise CommitConflictError("The other session is being changed again and again; try once more.")
 
     async def delete(self, id: str) -> bool:
         """End one session by its ID; return whether it was there."""
@@ -277,5 +303,5 @@ class SessionManager:
         """Sweep; a store that cannot is no reason to fail a request or the application."""
         try:
             await sweep()
-        except StoreUnavailableError as error:
+        except SessionError as error:
             self.events.emit(Event("store_error"), "at sweep", error)

@@ -17,7 +17,7 @@ import anyio
 
 from asgi_sessions._config import Config
 from asgi_sessions._draft import Issue
-from asgi_sessions._events import Event
+from asgi_sessions._events import Event, logger
 from asgi_sessions._extractors import Answers, Cookie, Found, find
 from asgi_sessions._headers import add_vary, forbid_storing
 from asgi_sessions._manager import SessionManager
@@ -107,25 +107,31 @@ class SessionMiddleware:
             return
         errors: list[Exception] = []
         sweeping = anyio.CancelScope()
+        is_closed = False
 
         async def sweep() -> None:
             with sweeping:
                 await self.manager.sweep_forever()
 
         async def send_after_close(message: Message) -> None:
+            nonlocal is_closed
             if message["type"].startswith("lifespan.shutdown."):  # the server may end us as soon as it has this
+                is_closed = True
                 sweeping.cancel()
                 await self.manager.__aexit__()
             await send(message)
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(sweep)
-            try:
-                await self.app(scope, receive, send_after_close)
-            except Exception as error:  # noqa: BLE001 - raised below, where no task group wraps it
-                errors.append(error)
-            sweeping.cancel()
-        await self.manager.__aexit__()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(sweep)
+                try:
+                    await self.app(scope, receive, send_after_close)
+                except Exception as error:  # noqa: BLE001 - raised below, where no task group wraps it
+                    errors.append(error)
+                sweeping.cancel()
+        finally:
+            if not is_closed:
+                await self.manager.__aexit__()
         if errors:
             raise errors[0]
 
@@ -168,19 +174,23 @@ class _Exchange:
         session = self.session
         try:
             await self.middleware.app(self.scope, self.receive, self.send)
-        except BaseException as error:
+        except Exception as error:
             if self.replaced is not None and _stems_from(error, self.replaced):
+                if error is not self.replaced:
+                    logger.info("The handler ended with its answer, which had been replaced", exc_info=error)
                 return
-            if isinstance(error, _ANSWERED) and self._can_replace():
-                await self._replace(error)
+            told = _told(error)
+            if told is not None and self._can_replace():
                 await self.manager.abandon(session)
+                await self._replace(told)
                 return
+            await self._settle()
+            raise
+        except BaseException:
             await self._settle()
             raise
         else:
             await self._settle()
-        finally:
-            session._closed = "The request has ended, and saved what it changed: `manager.open_id(id)` opens it again."
 
     async def send(self, message: Message) -> None:
         """Pass *message* on; before the one that starts the response, commit."""
@@ -231,12 +241,13 @@ class _Exchange:
     def _way(self) -> Answers | None:
         """Return how a token goes back: the way it came; a new session's, the first that can."""
         answering = self.middleware._answering
-        return answering.get(id(self.found.way)) if self.session._was_known else next(iter(answering.values()), None)
+        return answering.get(id(self.found.way)) if self.session._came_known else next(iter(answering.values()), None)
 
     async def _settle(self) -> None:
         """Commit what was changed after the response had started; without a response only carry out what was ended."""
         session = self.session
-        if self.replaced is not None or not session._started:
+        session._closed = "The request has ended, and saved what it changed: `manager.open_id(id)` opens it again."
+        if self.replaced is not None or not session._started or self.has_failed:
             await self.manager.abandon(session)
             return
         session._deliverable = False
@@ -262,7 +273,16 @@ class _Exchange:
         ):
             await self.raw_send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
         else:
-            await app(self.scope, self.receive, self.raw_send)
+            await app(self.scope, self.receive, self._send_unstored)
+
+    async def _send_unstored(self, message: Message) -> None:
+        """Pass on what answers in place of the handler: it depends on the session, and is nobody else's."""
+        if message["type"] in _RESPONSE_STARTS:
+            headers: Headers = list(message.get("headers", ()))
+            add_vary(headers, self.middleware._vary)
+            forbid_storing(headers)
+            message = {**message, "headers": headers}
+        await self.raw_send(message)
 
 
 class _HasScope(Protocol):
@@ -306,7 +326,6 @@ def _plain(status: int, text: str, retry_after: int) -> ASGIApp:
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"no-store"),
         (b"retry-after", str(retry_after).encode()),
     ]
 
@@ -325,6 +344,13 @@ def _is_server_error(message: Message) -> bool:
 def _is_loopback(host: str) -> bool:
     name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() else host
     return name in ("localhost", "[::1]") or name.endswith(".localhost") or name.startswith("127.")
+
+
+def _told(error: BaseException) -> SessionError | None:
+    """Return the error that a client is told of: *error*, or one in the group that it is."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for found in map(_told, error.exceptions) if found is not None), None)
+    return error if isinstance(error, _ANSWERED) else None
 
 
 def _stems_from(error: BaseException, origin: BaseException) -> bool:

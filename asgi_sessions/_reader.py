@@ -26,13 +26,23 @@ class Reader:
         self._config, self._bounded, self._events, self._clock = config, bounded, events, clock
 
     async def read(self, session: Session, id: str, secret: Secret | None) -> None:
-        """Make *session* what the store holds under *id*, if *secret* opens it; None opens any."""
-        session._become_stranger()
+        """
+        Make *session* what the store holds under *id*, if *secret* opens it; None opens any.
+
+        Nothing is changed before the store has answered: a load that is cancelled can be done again.
+        """
+        pending = session._pending
         try:
             await self._bounded.ready()
-            record = await self._bounded.ask(self._bounded.store.load(id))
-        except StoreUnavailableError as error:
-            self._events.emit(Event("store_error", id), "at load", error)
+            record, error = await self._bounded.ask(self._bounded.store.load(id)), None
+        except StoreUnavailableError as failure:
+            self._events.emit(Event("store_error", id), "at load", failure)
+            record, error = None, failure
+        if session._pending is not pending:
+            return  # another task of this request has loaded it meanwhile
+        session._become_stranger()
+        session._pending = None if error is None else (id, secret)
+        if error is not None:
             session._hide(error)
             return
         known = self.known(record, secret) if record is not None else None
@@ -53,7 +63,8 @@ class Reader:
             self._events.emit(Event("corrupt", record.id, record.user_id), cause=error)
             return None
         end = self._config.absolute_end(envelope.terms, created_at=record.created_at, now=now)
-        if record.expires_at <= now or (end is not None and end <= now):
+        is_over = record.expires_at <= now or (end is not None and end <= now)
+        if is_over or envelope.name != self._config.name:
             return None
         standing = "current" if secret is None else envelope.standing(secret, now)
         return Known(record, envelope, secret, standing) if standing else None

@@ -15,7 +15,7 @@ from asgi_sessions._changes import Operation
 from asgi_sessions._config import Config, check_span
 from asgi_sessions._envelope import Envelope, Standing, Terms
 from asgi_sessions._record import Record
-from asgi_sessions._token import Secret, Token, new_id
+from asgi_sessions._token import Secret, new_id
 from asgi_sessions._tracked import TrackedDict
 from asgi_sessions.errors import ResponseStartedError, SessionClosedError
 
@@ -55,10 +55,13 @@ class Known(NamedTuple):
     standing: Standing
 
 
+Pending = tuple[str, Secret | None]
+
+
 class Ended(NamedTuple):
     """A session that this request has ended, to be deleted when it commits."""
 
-    record: Record
+    known: Known
     event: EndEvent
 
 
@@ -93,6 +96,7 @@ class Session(TrackedDict):
         "_accessed",
         "_ambiguous",
         "_answer",
+        "_came_known",
         "_closed",
         "_deliverable",
         "_dropped",
@@ -105,16 +109,17 @@ class Session(TrackedDict):
         "_new",
         "_now",
         "_operations",
+        "_pending",
         "_regenerate",
         "_seal",
         "_started",
         "_terms",
-        "_token",
         "_touch",
+        "_turn",
+        "_unanswered",
         "_user_id",
         "_was_bound",
         "_was_ended",
-        "_was_known",
     )
 
     def __init__(self, engine: Engine, now: datetime) -> None:
@@ -122,7 +127,9 @@ class Session(TrackedDict):
         super().__init__()
         self._engine = engine
         self._now = now  # when the request began
-        self._token: Token | None = None  # of a session not loaded yet
+        self._pending: Pending | None = None  # what is to be loaded, where that has not been done, or has failed
+        self._unanswered: tuple[bytes, Known] | None = None  # a write of which nobody knows whether it arrived
+        self._turn: Any = None  # a lock, where two tasks may commit at once
         self._known: Known | None = None
         self._ended: Ended | None = None
         self._id: str | None = None
@@ -131,7 +138,7 @@ class Session(TrackedDict):
         self._operations: list[Operation] = []
         self._login = self._regenerate = self._touch = False
         self._accessed = self._ambiguous = self._gone = self._dropped = False
-        self._was_known = self._was_bound = self._was_ended = False
+        self._came_known = self._was_bound = self._was_ended = False
         self._new = self._deliverable = True
         self._started = False
         self._closed: str | None = None  # why it can no longer be changed
@@ -238,7 +245,7 @@ class Session(TrackedDict):
                 both timeouts; None does what the cookie extractor says.
         """
         user = user_text(user_id)
-        lasts = check_span("remember", remember) if isinstance(remember, timedelta) else None
+        lasts = None if remember is None or isinstance(remember, bool) else check_span("remember", remember)
         self._change(issues=True)
         if self._gone or self._user_id not in (None, user):
             self._restart("replaced")
@@ -348,11 +355,15 @@ class Session(TrackedDict):
 
     def _end(self, event: EndEvent) -> None:
         self._check_open()
-        self._restart(event)
+        if self._gone:  # it is not this request's to end: a log-in may have made it another's
+            dict.clear(self)
+        else:
+            self._restart(event)
 
     def _restart(self, event: EndEvent) -> None:
-        if self._known is not None:
-            self._ended = Ended(self._known.record, event)
+        written = self._unanswered[1] if self._unanswered is not None else None  # by another task, or so it may be
+        if (known := self._known or written) is not None:
+            self._ended = Ended(known, event)
             self._was_ended = True
             self._new = True
         self._become_stranger()
@@ -369,7 +380,6 @@ class Session(TrackedDict):
         dict.update(self, data)
         self._adopt(known)
         self._new = False
-        self._was_known = True
 
     def _adopt(self, known: Known) -> None:
         self._known = known
@@ -379,7 +389,7 @@ class Session(TrackedDict):
         self._was_bound = self._was_bound or self._user_id is not None
         self._terms = known.envelope.terms
         self._seal = None
-        self._login = self._regenerate = self._touch = self._was_ended = False
+        self._login = self._regenerate = self._touch = self._was_ended = self._dropped = False
 
     def _hide(self, reason: Exception) -> None:
         dict.clear(self)
@@ -393,7 +403,9 @@ class Session(TrackedDict):
 
     def _is_unreturned(self) -> bool:
         """Return whether this is an anonymous session whose token no client has sent back yet."""
-        return self._new and self._user_id is None
+        known = self._known
+        is_returned = known is not None and known.record.seen_at > known.envelope.issued_at
+        return self._new and self._user_id is None and not is_returned
 
     def _is_modified(self) -> bool:
         if self._known is None:

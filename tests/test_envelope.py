@@ -21,9 +21,10 @@ envelopes = st.builds(
     payload=st.binary(),
     secret_hash=hashes,
     issued_at=instants,
-    previous=st.none() | st.builds(Previous, hashes, instants, st.booleans()),
+    previous=st.lists(st.builds(Previous, hashes, instants, st.booleans()), max_size=4).map(tuple),
     terms=st.builds(Terms, st.none() | instants, st.none() | spans, st.none() | instants, st.none() | st.booleans()),
     nonces=st.lists(st.binary(min_size=8, max_size=8), max_size=8).map(b"".join),
+    name=st.text(max_size=8),
 )
 
 
@@ -52,13 +53,13 @@ def test_junk_is_refused_and_nothing_else_is_raised(data: bytes) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        [2, b"", b"", 0, None, None, None, None, None, b""],
-        [1, b"", b"", 0, None, None, None, None, None],
-        [1, "", b"", 0, None, None, None, None, None, b""],
-        [1, b"", b"", 10**18 * 9, None, None, None, None, None, b""],
-        [1, b"", b"", 0, [b""], None, None, None, None, b""],
-        [1, b"", b"", 0, 5, None, None, None, None, b""],
-        [1, b"", b"", 0, None, "now", None, None, None, b""],
+        [2, b"", b"", 0, [], None, None, None, None, b"", "session"],
+        [1, b"", b"", 0, [], None, None, None, None, b""],
+        [1, "", b"", 0, [], None, None, None, None, b"", "session"],
+        [1, b"", b"", 10**18 * 9, [], None, None, None, None, b"", "session"],
+        [1, b"", b"", 0, [[b""]], None, None, None, None, b"", "session"],
+        [1, b"", b"", 0, [5], None, None, None, None, b"", "session"],
+        [1, b"", b"", 0, [], "now", None, None, None, b"", "session"],
         {"a": 1},
     ],
 )
@@ -81,12 +82,25 @@ def test_each_secret_opens_what_it_may() -> None:
     """The current one, the previous one for a while, no other."""
     current, previous, other = new_secret(), new_secret(), Secret("x" * 43)
     until = T0 + timedelta(seconds=10)
-    envelope = Envelope(b"", hash_secret(current), T0, Previous(hash_secret(previous), until, superseded=False))
+    envelope = Envelope(b"", hash_secret(current), T0, (Previous(hash_secret(previous), until, superseded=False),))
 
     assert envelope.standing(current, T0) == "current"
     assert envelope.standing(previous, T0) == "previous"
     assert envelope.standing(previous, until) is None
     assert envelope.standing(other, T0) is None
+
+
+def test_a_log_in_supersedes_every_secret_before_it() -> None:
+    """Also one that a regeneration had replaced a moment ago; what is over, and more than four, is forgotten."""
+    until, secrets = T0 + timedelta(seconds=10), [new_secret() for _ in range(7)]
+    envelope = Envelope(b"", hash_secret(secrets[0]), T0)
+    for number, secret in enumerate(secrets[1:]):
+        previous = envelope.replaced(until=until, now=T0, superseded=number == 4)
+        envelope = Envelope(b"", hash_secret(secret), T0, previous)
+
+    standings = [envelope.standing(secret, T0) for secret in secrets]
+    assert standings == [None, None, "superseded", "superseded", "superseded", "previous", "current"]
+    assert len(envelope.replaced(until=until, now=until, superseded=False)) == 1
 
 
 def test_the_last_eight_nonces_are_kept() -> None:

@@ -54,10 +54,13 @@ class ConnectionThread:
             self._jobs.put(closed)
             await closed
 
-    def __del__(self) -> None:
-        """Do the same without waiting."""
+    def stop(self) -> None:
+        """Do the same without waiting: also where the event loop is gone."""
         if self._started:
+            self._started = False
             self._jobs.put(None)
+
+    __del__ = stop
 
 
 def _work(connect: Connect, jobs: _Jobs) -> None:

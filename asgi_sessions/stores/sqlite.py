@@ -43,6 +43,11 @@ class _OnLoop:
         self.is_open = False
         self.reads, self.writes, self.sweeps = (ConnectionThread(connect) for _ in range(3))
 
+    def stop(self) -> None:
+        """Let go of all three, without a loop to wait in."""
+        for thread in (self.reads, self.writes, self.sweeps):
+            thread.stop()
+
 
 class SQLiteStore:
     """
@@ -102,7 +107,7 @@ class SQLiteStore:
             needed = ".".join(map(str, _OLDEST))
             raise ConfigError(f"Python has SQLite {sqlite3.sqlite_version}, and its store needs {needed} or later")
         for closed in [other for other in self._loops if other.is_closed()]:
-            del self._loops[closed]
+            self._loops.pop(closed).stop()
         here = self._loops.setdefault(loop, _OnLoop(self._connect))
         async with here.opening:
             await self._open(here)
