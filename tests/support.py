@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from asgi_sessions import Config, Limit, Record, SessionManager
+from asgi_sessions import Config, Issue, Limit, Record, SessionManager
 from asgi_sessions._types import ASGIApp, Message, Receive, Scope, Send
 from asgi_sessions.stores import MemoryStore
 
@@ -215,3 +215,22 @@ def handler(work: Callable[[Any], Any]) -> ASGIApp:
         await send({"type": "http.response.body", "body": b"ok"})
 
     return app
+
+
+async def begin(manager: SessionManager, user: str | None = None, **data: Any) -> str:
+    """Make a session and return its token; no call of it is counted."""
+    session = await manager.load()
+    session.update(data)
+    if user is not None:
+        session.login(user)
+    answer = await manager.commit(session)
+    assert isinstance(answer, Issue)
+    store: Any = manager.store
+    store.calls.clear()
+    return answer.token
+
+
+async def read(manager: SessionManager, token: str) -> dict[str, Any] | None:
+    """Return the data that *token* opens now, None if it opens nothing."""
+    session = await manager.load(token)
+    return None if session.is_new or session.is_gone else session.copy()

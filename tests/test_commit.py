@@ -1,52 +1,12 @@
 """The table "What a commit does" of docs/design.md, row by row."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from asgi_sessions import Config, Expire, Issue, SessionManager
 from asgi_sessions.errors import CommitConflictError, EncodeError
-from tests.support import T0, Clock, TappedStore, opened
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return the time of this test."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> TappedStore:
-    """Return a store that counts."""
-    return TappedStore(clock)
-
-
-@pytest.fixture
-async def manager(store: TappedStore, clock: Clock) -> AsyncIterator[SessionManager]:
-    """Return a manager with the defaults."""
-    async with opened(Config(store=store), clock) as manager:
-        yield manager
-
-
-async def begin(manager: SessionManager, user: str | None = None, **data: Any) -> str:
-    """Make a session and return its token; no call of it is counted."""
-    session = await manager.load()
-    session.update(data)
-    if user is not None:
-        session.login(user)
-    answer = await manager.commit(session)
-    assert isinstance(answer, Issue)
-    store: Any = manager.store
-    store.calls.clear()
-    return answer.token
-
-
-async def read(manager: SessionManager, token: str) -> dict[str, Any] | None:
-    """Return the data that *token* opens now, None if it opens nothing."""
-    session = await manager.load(token)
-    return None if session.is_new or session.is_gone else session.copy()
+from tests.support import T0, Clock, TappedStore, begin, opened, read
 
 
 async def test_a_stranger_who_writes_nothing_costs_nothing(manager: SessionManager, store: TappedStore) -> None:

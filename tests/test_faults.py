@@ -12,20 +12,7 @@ import pytest
 from asgi_sessions import Config, Issue, SessionManager, SessionMiddleware
 from asgi_sessions._types import Message, Receive, Scope, Send
 from asgi_sessions.errors import ConfigError, EncodeError, StoreUnavailableError
-from tests.support import Clock, Reply, TappedStore, broken, call, handler, http_scope, opened
-from tests.test_commit import begin, read
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return the time of this test."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> TappedStore:
-    """Return a store whose server can go away."""
-    return TappedStore(clock)
+from tests.support import Clock, Reply, TappedStore, begin, broken, call, handler, http_scope, opened, read
 
 
 @pytest.fixture

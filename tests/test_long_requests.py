@@ -19,20 +19,7 @@ from asgi_sessions.errors import (
     StoreUnavailableError,
 )
 from asgi_sessions.stores import SQLiteStore
-from tests.support import T0, Clock, TappedStore, broken, call, handler, http_scope, opened
-from tests.test_commit import begin, read
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return the time of this test."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> TappedStore:
-    """Return a store that can be held up."""
-    return TappedStore(clock)
+from tests.support import T0, Clock, TappedStore, begin, broken, call, handler, http_scope, opened, read
 
 
 @pytest.fixture

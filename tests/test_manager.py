@@ -1,7 +1,6 @@
 """Sessions without a request: jobs, listings, revocations, events."""
 
 import logging
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Any
@@ -16,27 +15,7 @@ from asgi_sessions.errors import (
     TokenUndeliverableError,
 )
 from asgi_sessions.stores import MemoryStore
-from tests.support import Clock, TappedStore, broken, opened
-from tests.test_commit import begin, read
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return the time of this test."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> TappedStore:
-    """Return a store that counts."""
-    return TappedStore(clock)
-
-
-@pytest.fixture
-async def manager(store: TappedStore, clock: Clock) -> AsyncIterator[SessionManager]:
-    """Return a manager with the defaults."""
-    async with opened(Config(store=store), clock) as manager:
-        yield manager
+from tests.support import Clock, TappedStore, begin, broken, opened, read
 
 
 async def test_a_block_loads_and_commits(manager: SessionManager) -> None:

@@ -1,7 +1,7 @@
 """The middleware: what it puts into a scope, when it commits, what it adds to a response."""
 
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -29,27 +29,7 @@ from asgi_sessions.errors import (
     SessionWarning,
     TokenUndeliverableError,
 )
-from tests.support import Clock, TappedStore, broken, call, handler, http_scope, opened
-from tests.test_commit import begin, read
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return the time of this test."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> TappedStore:
-    """Return a store that counts."""
-    return TappedStore(clock)
-
-
-@pytest.fixture
-async def manager(store: TappedStore, clock: Clock) -> AsyncIterator[SessionManager]:
-    """Return a manager with the defaults."""
-    async with opened(Config(store=store), clock) as manager:
-        yield manager
+from tests.support import Clock, TappedStore, begin, broken, call, handler, http_scope, opened, read
 
 
 def write(session: Any) -> None:

@@ -1,6 +1,5 @@
 """Two requests at once: nothing acknowledged is lost, and what has ended stays ended."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -10,27 +9,7 @@ import pytest
 
 from asgi_sessions import Config, Expire, Issue, SessionManager
 from asgi_sessions.errors import CommitConflictError, TooManySessionsError
-from tests.support import Clock, TappedStore, opened
-from tests.test_commit import begin, read
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return the time of this test."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> TappedStore:
-    """Return a store that can be held up."""
-    return TappedStore(clock)
-
-
-@pytest.fixture
-async def manager(store: TappedStore, clock: Clock) -> AsyncIterator[SessionManager]:
-    """Return a manager with the defaults."""
-    async with opened(Config(store=store), clock) as manager:
-        yield manager
+from tests.support import Clock, TappedStore, begin, opened, read
 
 
 async def test_changes_of_different_keys_both_arrive(manager: SessionManager) -> None:

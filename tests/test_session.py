@@ -3,7 +3,7 @@
 import copy
 import json
 import pickle
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -12,30 +12,9 @@ import msgspec
 import orjson
 import pytest
 
-from asgi_sessions import Config, Flash, Issue, Session, SessionManager
+from asgi_sessions import Flash, Issue, Session, SessionManager
 from asgi_sessions.errors import ConfigError, NotLoadedError
-from tests.support import T0, Clock, TappedStore, opened
-from tests.test_commit import begin, read
-
-
-@pytest.fixture
-def clock() -> Clock:
-    """Return the time of this test."""
-    return Clock()
-
-
-@pytest.fixture
-def store(clock: Clock) -> TappedStore:
-    """Return a store that counts."""
-    return TappedStore(clock)
-
-
-@pytest.fixture
-async def manager(store: TappedStore, clock: Clock) -> AsyncIterator[SessionManager]:
-    """Return a manager with the defaults."""
-    async with opened(Config(store=store), clock) as manager:
-        yield manager
-
+from tests.support import T0, Clock, TappedStore, begin, read
 
 READERS: dict[str, Callable[[Any], Any]] = {
     "json": lambda session: json.loads(json.dumps(session)),
