@@ -32,7 +32,13 @@ class BoundedStore:
     async def open(self) -> None:
         """Open the store for as long as the application lives."""
         self._users += 1
-        await self.ask(self.store.open())
+        try:
+            await self.ask(self.store.open())
+        except StoreUnavailableError:
+            raise  # it is tried again at first use
+        except BaseException:
+            self._users -= 1
+            raise
         self._open_on = current_token()
 
     async def close(self) -> None:

@@ -23,7 +23,7 @@ from asgi_sessions._envelope import unseal
 from asgi_sessions._events import Event, EventName, Events
 from asgi_sessions._reader import Reader
 from asgi_sessions._record import Limit, Record
-from asgi_sessions._session import Known, Session
+from asgi_sessions._session import Ended, Known, Session
 from asgi_sessions._token import new_nonce, new_secret
 from asgi_sessions.errors import (
     CommitConflictError,
@@ -34,6 +34,7 @@ from asgi_sessions.errors import (
     TokenUndeliverableError,
 )
 
+_LATE_KEPT = 8  # unanswered writes of one request that may still arrive: as many as a record keeps nonces
 _ATTEMPTS = 64  # each lost race means that another process has won: so many in a row are no accident
 
 Verb = Literal["nothing", "drop", "create", "touch", "update", "log in anew", "delete if empty"]
@@ -50,8 +51,7 @@ class Committer:
 
     async def commit(self, session: Session, *, deliverable: bool) -> None:
         """Do what *session* asks for, and note in it what the client is to be told, if it can be: *deliverable*."""
-        if (unanswered := session._unanswered) is not None:
-            await self._bounded.finish(lambda: self._recall(session, *unanswered))
+        await self.recall(session)
         verb, payload = self._plan(session)
         if verb == "touch":
             await self._touch(session)
@@ -66,6 +66,16 @@ class Committer:
             raise TokenUndeliverableError(message)
         try:
             await self._bounded.finish(lambda: self._carry_out(session, verb, payload))
+        except StoreUnavailableError as error:
+            self._tell("store_error", session, "at commit", error)
+            raise
+
+    async def recall(self, session: Session) -> None:
+        """Settle a write that was not answered, before anything else is read or written."""
+        if (unanswered := session._unanswered) is None:
+            return
+        try:
+            await self._bounded.finish(lambda: self._recall(session, *unanswered))
         except StoreUnavailableError as error:
             self._tell("store_error", session, "at commit", error)
             raise
@@ -134,19 +144,23 @@ class Committer:
         if ended is None:
             return
         record = ended.known.record
-        if await self._delete_unless_logged_in(ended.known):
+        session._ended = ended._replace(is_tried=True)
+        if await self._delete_unless_logged_in(ended):
             session._answer = Expire()
             self._events.emit(Event("logout" if ended.event == "logout" else "destroyed", record.id, record.user_id))
         session._ended = None
 
-    async def _delete_unless_logged_in(self, known: Known) -> bool:
+    async def _delete_unless_logged_in(self, ended: Ended) -> bool:
         """Delete it whatever others have written meanwhile, unless one of them logged in: that is not ours to end."""
+        known = ended.known
         version = known.record.version
         for _ in range(_ATTEMPTS):
             if await self._bounded.ask_patiently(self._store.delete(known.record.id, expected=version)):
                 return True
             held = await self._bounded.ask_patiently(self._store.load(known.record.id))
-            theirs = self._reader.known(held, None) if held is not None else None
+            if held is None:
+                return ended.is_tried  # by a delete of which nobody has waited for the answer
+            theirs = self._reader.known(held, None)
             if theirs is None or theirs.envelope.terms.authenticated_at != known.envelope.terms.authenticated_at:
                 return False
             version = theirs.record.version
@@ -209,6 +223,9 @@ class Committer:
             if held == known.record or _has(held, nonce):
                 self._conclude(session, known)
                 return
+            for late_nonce, late in session._late:
+                if _has(held, late_nonce):
+                    self._conclude(session, late)
             match self._rebase(session, held):
                 case "gone":
                     self._drop(session)
@@ -222,7 +239,10 @@ class Committer:
     async def _catch_up(self, session: Session) -> None:
         """Learn what a long request has missed: touches leave the version alone, and an update must not undo them."""
         mine = session._known
-        if mine is None or not self._config.touch_is_due(session._terms, seen_at=session._now, now=self._clock()):
+        if mine is None or not (
+            session._is_unreturned()
+            or self._config.touch_is_due(session._terms, seen_at=session._now, now=self._clock())
+        ):
             return
         held = await self._bounded.ask_patiently(self._store.load(mine.record.id))
         if held is not None and held.version == mine.record.version:
@@ -232,6 +252,8 @@ class Committer:
         """Find out whether a write arrived whose answer nobody has waited for: it is not to be done twice."""
         if await self._has_arrived(known.record.id, nonce):
             self._conclude(session, known)
+        else:
+            session._late = [*session._late, (nonce, known)][-_LATE_KEPT:]
         session._unanswered = None
 
     async def _write(self, record: Record, expected: int, nonce: bytes) -> Record | None:
@@ -251,7 +273,9 @@ class Committer:
             record = known.record
             if await self._bounded.ask_patiently(self._store.delete(record.id, expected=record.version)):
                 self._events.emit(Event("destroyed", record.id))
+                brought = session.copy()  # by another task, meanwhile
                 session._become_stranger()
+                dict.update(session, brought)
                 session._was_ended = session._new = True
                 session._answer = Expire()
                 return
@@ -259,7 +283,7 @@ class Committer:
             if held is None or self._rebase(session, held) != "again":
                 self._drop(session)
                 return
-            if payload := self._encode(session):
+            if (payload := self._encode(session)) or session._user_id is not None:
                 await self._update(session, payload)
                 return
         self._give_up(session)
@@ -301,7 +325,9 @@ class Committer:
         """Go on from what was stored, and note what the client is to be told of it."""
         before = session._known
         is_new_secret = before is None or known.envelope.secret_hash != before.envelope.secret_hash
-        if session._login:
+        authenticated_at = known.envelope.terms.authenticated_at
+        was_authenticated_at = before.envelope.terms.authenticated_at if before else None
+        if is_new_secret and authenticated_at is not None and authenticated_at != was_authenticated_at:
             self._events.emit(Event("login", known.record.id, known.record.user_id))
             if session._ambiguous:
                 self._events.emit(Event("ambiguous_token", known.record.id), "at log-in: use a `__Host-` cookie")
@@ -309,9 +335,18 @@ class Committer:
             self._events.emit(Event("regenerated", known.record.id, known.record.user_id))
         session._answer = issued(before, known, self._config, self._clock()) or session._answer
         if session._ended is None:
-            session._adopt(known)
+            self._adopt(session, known, keeps_secret=not is_new_secret)
         else:  # ended while this was being written: what is to be deleted is what is there now
             session._ended = session._ended._replace(known=known)
+
+    @staticmethod
+    def _adopt(session: Session, known: Known, *, keeps_secret: bool) -> None:
+        """Go on from *known*, and keep what was asked for while it was being written."""
+        user, terms, login, regenerate = session._user_id, session._terms, session._login, session._regenerate
+        session._adopt(known)
+        if (user, terms) != (known.record.user_id, known.envelope.terms):
+            session._user_id, session._terms, session._login = user, terms, login
+        session._regenerate = regenerate and keeps_secret
 
     async def _touch(self, session: Session) -> None:
         """Move the record later. It may fail: the response does not wait for its repair."""

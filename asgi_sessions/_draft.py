@@ -42,6 +42,10 @@ def draft(session: Session, payload: bytes, *, secret: Secret | None, nonce: byt
     before, config = session._known, session._engine.config
     name = config.name
     seen_at = _seen_at(session, now)
+    if before is None or session._login:
+        issued_at = now
+    else:
+        issued_at = before.envelope.issued_at if secret is None else seen_at
     created_at = before.record.created_at if before else session._now
     record = Record(
         id=session.id,
@@ -52,7 +56,7 @@ def draft(session: Session, payload: bytes, *, secret: Secret | None, nonce: byt
         expires_at=config.expires_at(
             session._terms,
             created_at=created_at,
-            seen_at=now if before is None or session._login else seen_at,  # what begins now lasts from now
+            seen_at=max(seen_at, min(issued_at, now)),  # what began late lasts from then
             now=now,
             unreturned=session._is_unreturned(),
         ),
@@ -60,7 +64,9 @@ def draft(session: Session, payload: bytes, *, secret: Secret | None, nonce: byt
     )
     if before is None:
         assert secret is not None  # noqa: S101 - a new session has a new secret
-        return _known(record, Envelope(payload, hash_secret(secret), seen_at, (), session._terms, nonce, name), secret)
+        return _known(
+            record, Envelope(payload, hash_secret(secret), issued_at, (), session._terms, nonce, name), secret
+        )
     held = before.envelope
     nonces = add_nonce(held.nonces, nonce)
     if secret is None:
@@ -68,7 +74,7 @@ def draft(session: Session, payload: bytes, *, secret: Secret | None, nonce: byt
         return _known(record, envelope, before.secret)._replace(standing=before.standing)
     previous = held.replaced(until=now + config.grace, now=now, superseded=session._login)
     return _known(
-        record, Envelope(payload, hash_secret(secret), seen_at, previous, session._terms, nonces, name), secret
+        record, Envelope(payload, hash_secret(secret), issued_at, previous, session._terms, nonces, name), secret
     )
 
 

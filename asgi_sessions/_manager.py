@@ -104,11 +104,17 @@ class SessionManager:
     async def fill(self, session: Session) -> None:
         """Load a session that is deferred, or whose load has failed; do nothing for one that is loaded."""
         if session._pending is not None:
-            await self._reader.read(session, *session._pending)
+            id, secret = session._pending
+            await self._reader.read(session, id, secret)
             session._came_known = session._known is not None or session._gone
+            if secret is None:  # opened by its ID
+                session._new = False
+                session._gone = session._known is None and session._seal is None
 
     async def reload(self, session: Session) -> None:
         """Drop the changes of this request and read the session again. What the request has ended stays ended."""
+        if session._seal is None:
+            await self._committer.recall(session)
         known, gone = session._known, session._gone
         if known is not None:
             await self._reader.read(session, known.record.id, known.secret)
@@ -168,9 +174,8 @@ class SessionManager:
     async def open_id(self, id: str) -> AsyncGenerator[Session]:
         """Do the same by session ID, where a job holds no token. One that is not there reads empty and `is_gone`."""
         session = Session(self, self._clock())
-        await self._reader.read(session, id, None)
-        session._new = False
-        session._gone = session._known is None and session._seal is None
+        session._pending = (id, None)
+        await self.fill(session)
         async with self._use(session):
             yield session
 

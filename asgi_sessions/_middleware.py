@@ -181,6 +181,8 @@ class _Exchange:
                 return
             told = _told(error)
             if told is not None and self._can_replace():
+                if told is not error:
+                    logger.error("A group of errors is answered as one of them", exc_info=error)
                 await self.manager.abandon(session)
                 await self._replace(told)
                 return

@@ -38,7 +38,7 @@ class Reader:
         except StoreUnavailableError as failure:
             self._events.emit(Event("store_error", id), "at load", failure)
             record, error = None, failure
-        if session._pending is not pending:
+        if session._pending is not pending and (error is not None or session._seal is None):
             return  # another task of this request has loaded it meanwhile
         session._become_stranger()
         session._pending = None if error is None else (id, secret)

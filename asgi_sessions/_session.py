@@ -63,6 +63,8 @@ class Ended(NamedTuple):
 
     known: Known
     event: EndEvent
+    is_tried: bool = False
+    """Whether a delete was sent whose answer did not come."""
 
 
 class Flash(NamedTuple):
@@ -105,6 +107,7 @@ class Session(TrackedDict):
         "_gone",
         "_id",
         "_known",
+        "_late",
         "_login",
         "_new",
         "_now",
@@ -129,6 +132,7 @@ class Session(TrackedDict):
         self._now = now  # when the request began
         self._pending: Pending | None = None  # what is to be loaded, where that has not been done, or has failed
         self._unanswered: tuple[bytes, Known] | None = None  # a write of which nobody knows whether it arrived
+        self._late: list[tuple[bytes, Known]] = []  # writes that had not arrived when looked for, and still may
         self._turn: Any = None  # a lock, where two tasks may commit at once
         self._known: Known | None = None
         self._ended: Ended | None = None
