@@ -42,10 +42,9 @@ def draft(session: Session, payload: bytes, *, secret: Secret | None, nonce: byt
     before, config = session._known, session._engine.config
     name = config.name
     seen_at = _seen_at(session, now)
+    issued_at = before.envelope.issued_at if before and secret is None else seen_at
     if before is None or session._login:
-        issued_at = now
-    else:
-        issued_at = before.envelope.issued_at if secret is None else seen_at
+        issued_at = now  # what begins late lasts from then, whenever its request began
     created_at = before.record.created_at if before else session._now
     record = Record(
         id=session.id,
@@ -56,7 +55,7 @@ def draft(session: Session, payload: bytes, *, secret: Secret | None, nonce: byt
         expires_at=config.expires_at(
             session._terms,
             created_at=created_at,
-            seen_at=max(seen_at, min(issued_at, now)),  # what began late lasts from then
+            seen_at=max(seen_at, min(issued_at, now)),
             now=now,
             unreturned=session._is_unreturned(),
         ),

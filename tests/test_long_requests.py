@@ -700,3 +700,313 @@ async def test_an_increment_of_what_was_deleted_meanwhile_begins_again(manager: 
     await manager.commit(other)
 
     assert await read(manager, token) == {"n": 1, "a": 1}
+
+
+async def timed_out(manager: SessionManager, store: TappedStore, session: Session, verb: str) -> None:
+    """Save, with an answer that comes too late though the write is carried out."""
+    store.after[verb] = anyio.sleep_forever
+    with pytest.raises(StoreUnavailableError):
+        await manager.save(session)
+    del store.after[verb]
+
+
+@pytest.mark.parametrize("ask", ["login", "regenerate", "idle_timeout"])
+async def test_what_is_asked_after_an_unanswered_save_is_done(
+    manager: SessionManager, store: TappedStore, ask: str
+) -> None:
+    """Finding out that the save had arrived does not swallow what came after it."""
+    session = await manager.load(await begin(manager, a=1))
+    session["x"] = 1
+    await timed_out(manager, store, session, "update")
+    if ask == "idle_timeout":
+        session.idle_timeout = timedelta(hours=2)
+    else:
+        session.login("ada") if ask == "login" else session.regenerate()
+
+    answer = await manager.commit(session)
+
+    assert isinstance(answer, Issue) == (ask != "idle_timeout")
+    async with manager.open_id(session.id) as stored:
+        assert stored == {"a": 1, "x": 1}
+        assert stored.user_id == ("ada" if ask == "login" else None)
+        assert stored.idle_timeout == timedelta(minutes=120 if ask == "idle_timeout" else 30)
+    assert manager.events.counts["login"] == (ask == "login")
+
+
+@pytest.mark.parametrize("ask", ["login", "regenerate"])
+async def test_what_is_asked_during_a_save_is_done(manager: SessionManager, store: TappedStore, ask: str) -> None:
+    """By another task of the request."""
+    session = await manager.load(await begin(manager, a=1))
+    session["x"] = 1
+
+    async def meanwhile() -> None:
+        store.before.pop("update")
+        session.login("ada") if ask == "login" else session.regenerate()
+
+    store.before["update"] = meanwhile
+    await session.save()
+
+    answer = await manager.commit(session)
+
+    assert isinstance(answer, Issue)
+    assert (await manager.load(answer.token)).user_id == ("ada" if ask == "login" else None)
+
+
+async def test_a_late_log_in_survives_its_next_commit(manager: SessionManager, clock: Clock) -> None:
+    """What begins late lasts from then, for every write of that request."""
+    async with manager.open() as session:
+        clock.advance(hours=1)
+        session.login("ada")
+        token = await session.save()
+        session["cart"] = 1
+
+    assert token is not None
+    clock.advance(minutes=29)
+    assert (await manager.load(token)).user_id == "ada"
+
+
+async def test_a_job_that_empties_a_session_leaves_a_log_in_alone(manager: SessionManager) -> None:
+    """It emptied an anonymous session, and that is a user's by now."""
+    token = await begin(manager, a=1)
+    async with manager.open_id(token.partition(".")[0]) as job:
+        browser = await manager.load(token)
+        browser.login("ada")
+        answer = await manager.commit(browser)
+        del job["a"]
+
+    assert isinstance(answer, Issue)
+    after = await manager.load(answer.token)
+    assert (after.user_id, after.copy()) == ("ada", {})
+
+
+async def test_what_is_written_while_a_session_is_emptied_begins_anew(
+    manager: SessionManager, store: TappedStore
+) -> None:
+    """A task that writes meanwhile is not lost."""
+    session = await manager.load(await begin(manager, a=1))
+    del session["a"]
+
+    async def meanwhile() -> None:
+        session["b"] = 2
+
+    store.before["delete"] = meanwhile
+    await session.save()
+
+    answer = await manager.commit(session)
+
+    assert isinstance(answer, Issue)
+    assert await read(manager, answer.token) == {"b": 2}
+
+
+async def test_a_reload_after_an_unanswered_save_reads_what_is_stored(
+    manager: SessionManager, store: TappedStore
+) -> None:
+    """And what others do later is not taken back by a commit that changed nothing."""
+    token = await begin(manager, a=1)
+    session = await manager.load(token)
+    session["a"] = "mine"
+    await timed_out(manager, store, session, "update")
+    for value in ("theirs", "theirs again"):
+        other = await manager.load(token)
+        other["a"] = value
+        await manager.commit(other)
+        if value == "theirs":
+            await session.reload()
+            assert session["a"] == "theirs"
+
+    await manager.commit(session)
+
+    assert await read(manager, token) == {"a": "theirs again"}
+
+
+async def test_settling_an_unanswered_save_may_fail_and_is_logged(
+    manager: SessionManager, store: TappedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store is still down: the commit fails as any other."""
+    session = await manager.load(await begin(manager, a=1))
+    session["a"] = 2
+    await timed_out(manager, store, session, "update")
+    caplog.clear()
+    store.before["load"] = broken()
+
+    with pytest.raises(StoreUnavailableError):
+        await manager.commit(session)
+
+    assert "at commit" in caplog.text
+
+
+async def test_a_write_that_arrives_after_it_was_looked_for_counts_once(
+    manager: SessionManager, store: TappedStore
+) -> None:
+    """The retry loses the race to its own first try, and recognises it."""
+    token = await begin(manager, n=0)
+    session = await manager.load(token)
+    session.increment("n")
+    held: list[Any] = []
+    update = store.inner.update
+
+    async def keep(*args: Any, **kwargs: Any) -> Any:
+        held.append((args, kwargs))
+        await anyio.sleep_forever()
+
+    store.inner.update = keep  # type: ignore[method-assign]
+    with pytest.raises(StoreUnavailableError):
+        await session.save()
+    store.inner.update = update  # type: ignore[method-assign]
+
+    async def arrive() -> None:
+        store.before.pop("update")
+        (args, kwargs) = held[0]
+        await update(*args, **kwargs)
+
+    store.before["update"] = arrive
+    await manager.commit(session)
+
+    assert await read(manager, token) == {"n": 1}
+
+
+async def test_a_log_out_whose_answer_came_too_late_is_told(manager: SessionManager, store: TappedStore) -> None:
+    """The record is gone, and it was this request that ended it."""
+    session = await manager.load(await begin(manager, "ada"))
+    session.logout()
+    await timed_out(manager, store, session, "delete")
+
+    assert await manager.commit(session) is not None
+
+    assert manager.events.counts["logout"] == 1
+
+
+async def test_the_request_that_made_a_session_does_not_shorten_its_life(manager: SessionManager, clock: Clock) -> None:
+    """A page that streams for some seconds, while its visitor has long returned with the cookie."""
+    stream = await manager.load()
+    stream["a"] = 1
+    token = await stream.save()
+    assert token is not None
+    clock.advance(seconds=1)
+    await visit(manager, token)
+    clock.advance(seconds=1)
+    stream["b"] = 1
+
+    await stream.save()
+
+    assert (await manager.load(token)).last_seen == T0 + timedelta(seconds=1)
+    clock.advance(minutes=29)
+    assert await read(manager, token) == {"a": 1, "b": 1}
+
+
+async def test_a_setting_that_fails_at_open_leaves_nothing_counted(store: TappedStore, clock: Clock) -> None:
+    """A later block still closes the store at its end."""
+    manager = SessionManager(Config(store=store), clock=clock)
+    store.before["open"] = broken(ConfigError("no such directory"))
+    with pytest.raises(ConfigError):
+        await manager.__aenter__()
+    del store.before["open"]
+    closed = anyio.Event()
+
+    async def close() -> None:
+        closed.set()
+
+    store.close = close  # type: ignore[method-assign]
+
+    async with manager:
+        pass
+
+    assert closed.is_set()
+
+
+async def test_a_job_whose_session_is_missing_after_a_failed_load_finds_it_gone(
+    manager: SessionManager, store: TappedStore
+) -> None:
+    """Loaded again, it is not a stranger's that could be written to."""
+    store.before["load"] = broken()
+    async with manager.open_id("nowhere") as session:
+        del store.before["load"]
+        await session.reload()
+        assert session.is_gone
+        session["a"] = 1
+
+    assert store.calls["create"] == 0
+
+
+async def test_one_of_two_loads_that_succeeds_is_enough(manager: SessionManager, store: TappedStore) -> None:
+    """The one that failed first does not seal what the other has read, nor the other way round."""
+    session = manager.defer(await begin(manager, a=1))
+    failing, waiting = broken(), anyio.Event()
+
+    async def first_fails() -> None:
+        if store.calls["load"] == 1:
+            await failing()
+        await waiting.wait()
+
+    async def load() -> None:
+        await session.load()
+        waiting.set()
+
+    store.before["load"] = first_fails
+    async with anyio.create_task_group() as group:
+        group.start_soon(load)
+        group.start_soon(load)
+
+    assert session == {"a": 1}
+
+
+async def test_a_load_that_fails_after_another_has_succeeded_changes_nothing(
+    manager: SessionManager, store: TappedStore
+) -> None:
+    """The session stays loaded."""
+    session = manager.defer(await begin(manager, a=1))
+    loaded, failing = anyio.Event(), broken()
+
+    async def second_fails() -> None:
+        if store.calls["load"] == 2:
+            await loaded.wait()
+            await failing()
+
+    async def load() -> None:
+        await session.load()
+        loaded.set()
+
+    store.before["load"] = second_fails
+    async with anyio.create_task_group() as group:
+        group.start_soon(load)
+        group.start_soon(load)
+
+    assert session == {"a": 1}
+
+
+async def test_errors_beside_an_outage_are_logged(
+    manager: SessionManager, store: TappedStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client has its 503; a bug that came with it is to be found."""
+    token = await begin(manager, a=1)
+    store.before["load"] = broken()
+
+    async def app(scope: Scope, _: Receive, __: Send) -> None:
+        try:
+            scope["session"]["a"]
+        except StoreUnavailableError as error:
+            raise ExceptionGroup("two", [ValueError("a bug"), error]) from None
+
+    reply = await call(SessionMiddleware(app, manager=manager), http_scope(token))
+
+    assert reply.status == 503
+    assert "a bug" in caplog.text
+
+
+async def test_a_save_that_never_arrived_merges_with_what_came_meanwhile(
+    manager: SessionManager, store: TappedStore
+) -> None:
+    """Another's write is not taken for our own."""
+    token = await begin(manager, n=0)
+    session, other = await manager.load(token), await manager.load(token)
+    session.increment("n")
+    other.increment("n")
+    store.before["update"] = anyio.sleep_forever
+    with pytest.raises(StoreUnavailableError):
+        await session.save()
+    del store.before["update"]
+    await manager.commit(other)
+
+    await manager.commit(session)
+
+    assert await read(manager, token) == {"n": 2}
