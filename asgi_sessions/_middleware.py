@@ -44,6 +44,7 @@ _STATUSES: tuple[tuple[type[SessionError], int], ...] = (
 _ANSWERED = tuple(kind for kind, _ in _STATUSES)
 _TRY_AGAIN_LATER = 1013  # WebSocket close code, RFC 6455 registry
 _SERVER_ERROR = 500
+_ENDED = "The request has ended, and saved what it changed: `manager.open_id(id)` opens it again."
 
 
 class SessionMiddleware:
@@ -193,6 +194,8 @@ class _Exchange:
             raise
         else:
             await self._settle()
+        finally:
+            session._closed = _ENDED
 
     async def send(self, message: Message) -> None:
         """Pass *message* on; before the one that starts the response, commit."""
@@ -213,6 +216,7 @@ class _Exchange:
         session._deliverable = way is not None and message["type"] != "websocket.close"
         try:
             answer = await self.manager.commit(session)
+            self.has_failed = False
         except _ANSWERED as error:
             raise await self._replace(error) from error
         except SessionError:
@@ -248,7 +252,7 @@ class _Exchange:
     async def _settle(self) -> None:
         """Commit what was changed after the response had started; without a response only carry out what was ended."""
         session = self.session
-        session._closed = "The request has ended, and saved what it changed: `manager.open_id(id)` opens it again."
+        session._closed = _ENDED  # before the last commit: what comes during it would not be saved
         if self.replaced is not None or not session._started or self.has_failed:
             await self.manager.abandon(session)
             return

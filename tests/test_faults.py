@@ -11,7 +11,7 @@ import pytest
 
 from asgi_sessions import Config, Issue, SessionManager, SessionMiddleware
 from asgi_sessions._types import Message, Receive, Scope, Send
-from asgi_sessions.errors import ConfigError, EncodeError, StoreUnavailableError
+from asgi_sessions.errors import ConfigError, EncodeError, SessionClosedError, StoreUnavailableError
 from tests.support import Clock, Reply, TappedStore, begin, broken, call, handler, http_scope, opened, read
 
 
@@ -487,3 +487,36 @@ async def test_no_message_names_a_token_or_what_was_asked(
 def test_a_wrong_setting_is_an_error_of_its_own() -> None:
     """`ConfigError` is a `ValueError`, too: settings libraries show it as one."""
     assert issubclass(ConfigError, ValueError)
+
+
+async def test_a_handler_that_mends_its_value_is_saved_to_the_end(manager: SessionManager) -> None:
+    """Once its second answer has gone out, late changes are saved as after any other."""
+    token = await begin(manager, a=1)
+
+    async def app(scope: Scope, _: Receive, send: Send) -> None:
+        scope["session"]["b"] = object()
+        with pytest.raises(EncodeError):
+            await send({"type": "http.response.start", "status": 200})
+        scope["session"]["b"] = 2
+        await send({"type": "http.response.start", "status": 200})
+        scope["session"]["late"] = 3
+
+    await call(SessionMiddleware(app, manager=manager), http_scope(token))
+
+    assert await read(manager, token) == {"a": 1, "b": 2, "late": 3}
+
+
+async def test_a_change_after_a_replaced_answer_is_refused(manager: SessionManager, store: TappedStore) -> None:
+    """That request is over, too: nothing would save what a task of it still writes."""
+    store.before["create"] = broken()
+    kept: list[Any] = []
+
+    def work(session: Any) -> None:
+        kept.append(session)
+        write(session)
+
+    reply = await call(SessionMiddleware(handler(work), manager=manager), http_scope())
+
+    assert reply.status == 503
+    with pytest.raises(SessionClosedError):
+        kept[0]["more"] = True
